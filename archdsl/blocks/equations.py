@@ -1,0 +1,120 @@
+"""The closed equations of a ``cell``: what is left of its body when every choice is made.
+
+Arithmetic and named functions over names. ``x`` is the input; a state's name means its value at the
+previous step until it is assigned; ``linear(a, b, …)`` is ``W_a a + W_b b + …`` with weights of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+ARITHMETIC = ("add", "sub", "mul", "div", "neg")
+
+ELEMENTWISE: dict[str, int] = {
+    "sigmoid": 1,
+    "tanh": 1,
+    "relu": 1,
+    "silu": 1,
+    "gelu": 1,
+    "softplus": 1,
+    "exp": 1,
+    "log": 1,
+    "sqrt": 1,
+    "abs": 1,
+    "leaky_relu": 1,
+    "elu1": 1,
+    "max": 2,
+    "min": 2,
+}
+"""Elementwise functions of the language's cells and how many arguments each takes."""
+
+LINEAR_OPTIONS = ("bias", "diagonal", "init")
+"""``linear(…, bias = false)``; ``diagonal = true`` is one weight a channel (``a ⊙ h``)."""
+
+FUNCTIONS = (*ELEMENTWISE, "linear", "norm")
+"""Every function an equation may call."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number."""
+
+    value: Fraction
+
+
+@dataclass(frozen=True)
+class Name:
+    """``x``, a state, or something assigned above."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A function or an arithmetic operation of arguments; ``options`` are its named settings."""
+
+    function: str
+    arguments: tuple[Expression, ...]
+    options: tuple[tuple[str, bool | str], ...] = ()
+
+
+Expression = Constant | Name | Apply
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """``target = value``."""
+
+    target: str
+    value: Expression
+
+
+def walk(expression: Expression) -> Iterator[Expression]:
+    """The expression and everything in it, parents first."""
+    yield expression
+    if isinstance(expression, Apply):
+        for argument in expression.arguments:
+            yield from walk(argument)
+
+
+_SIGN = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+
+
+def text(expression: Expression, binding: int = 0) -> str:
+    """The expression in the language's own spelling."""
+    match expression:
+        case Constant(value):
+            return number_text(value) if value >= 0 or binding == 0 else f"({number_text(value)})"
+        case Name(name):
+            return name
+        case Apply("neg", (operand,)):
+            return _bracket(f"-{text(operand, 3)}", binding > 2)
+        case Apply(function, (left, right)) if function in _SIGN:
+            level = 1 if function in ("add", "sub") else 2
+            body = f"{text(left, level)} {_SIGN[function]} {text(right, level + 1)}"
+            return _bracket(body, binding > level)
+        case Apply(function, arguments, options):
+            named = [f"{key} = {str(value).lower()}" for key, value in options]
+            return f"{function}({', '.join([*map(text, arguments), *named])})"
+
+
+def _bracket(body: str, needed: bool) -> str:
+    return f"({body})" if needed else body
+
+
+def number_text(value: Fraction) -> str:
+    """A number as the language spells it: ``3``, ``0.125``, ``8/3``; parses back to the same value."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    rest, twos, fives = value.denominator, 0, 0
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    places = max(twos, fives)
+    if rest != 1 or places > 12:
+        return str(value)
+    digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
+    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"

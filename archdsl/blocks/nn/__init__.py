@@ -1,0 +1,1 @@
+"""Modules of the operations. This package imports torch; the declarations in ``ops`` do not."""

@@ -1,0 +1,83 @@
+"""What modules share: the context of a call, states, and how an operation's module is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from archdsl.blocks.op import Op
+
+State = dict[str, Any]
+"""A decoding state: tensors by name, nested as the regions are. Its leaves have the batch first."""
+
+
+@dataclass
+class Context:
+    """What a whole call shares.
+
+    Args:
+        position: tokens that came before the first one of this call.
+        keep: whether states are wanted back.
+        auxiliary: losses that operations add beside their output (balance, halting …).
+    """
+
+    position: int = 0
+    keep: bool = False
+    auxiliary: list[Tensor] = field(default_factory=list)
+
+
+Seeded = Callable[[str], torch.Generator]
+"""A generator for a parameter, by the name it is saved under, relative to its module."""
+
+
+class Site(nn.Module):
+    """The module of one operation.
+
+    ``call`` says how it is called: ``plain`` modules take tensors; ``context`` ones also the context;
+    ``state`` ones also ``state=`` and give ``(outputs, state)``. A ``state`` of ``None`` is a fresh
+    start; the state given back is ``None`` where the context does not keep it.
+    """
+
+    call: ClassVar[Literal["plain", "context", "state"]] = "plain"
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        self.op = op
+
+    def draw(self, seeded: Seeded) -> None:
+        """Draw the random initial weights; what is not random is set by the constructor."""
+
+    def init_state(self, batch: int, like: Tensor) -> State:
+        """A fresh state for ``batch`` sequences, on ``like``'s device; ``model`` is its dtype."""
+        return {
+            name: torch.full(
+                (batch, *buffer.shape),
+                buffer.fill,
+                dtype=state_dtype(buffer.dtype, like),
+                device=like.device,
+            )
+            for name, buffer in self.op.state(0).items()
+        }
+
+
+def state_dtype(name: str, like: Tensor) -> torch.dtype:
+    """The dtype of a state; ``float32`` ones are kept in float64 where the model is."""
+    if name == "model":
+        return like.dtype
+    if name == "float32":
+        return torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.int64
+
+
+def widened(x: Tensor) -> Tensor:
+    """In float32, or wider if it is already: what gates and states are computed in."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def heads_apart(x: Tensor, heads: int) -> Tensor:
+    """``[B, T, H·D]`` → ``[B, T, H, D]``."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)

@@ -1,0 +1,331 @@
+"""Modules of the dense operations; shapes and equations are with the operations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archdsl.blocks.nn.base import Context, Seeded, Site, heads_apart, widened
+from archdsl.blocks.nn.functions import activate
+from archdsl.blocks.ops import dense as ops
+
+
+def draw_matrix(
+    weight: Tensor, how: ops.Initialisation, generator: torch.Generator
+) -> None:
+    """Fill a matrix ``[out, in]`` as the operation asks for it."""
+    with torch.no_grad():
+        if how == "zeros":
+            weight.zero_()
+        elif how == "identity":
+            nn.init.eye_(weight)
+        else:
+            std = 0.02 if how == "small" else weight.shape[1] ** -0.5
+            weight.normal_(std=std, generator=generator)
+
+
+class Embedding(Site):
+    """Looks tokens up; see ``ops.Embedding``."""
+
+    call: ClassVar[Literal["plain", "context", "state"]] = "context"
+
+    def __init__(self, op: ops.Embedding) -> None:
+        super().__init__(op)
+        self.position, self.width = op.position, op.width
+        self.weight = nn.Parameter(torch.empty(op.symbols, op.width))
+        if op.position == "learned":
+            self.positions = nn.Parameter(torch.empty(op.positions, op.width))
+
+    def draw(self, seeded: Seeded) -> None:
+        """Rows of unit length on average; positions small."""
+        draw_matrix(self.weight, "fan_in", seeded("weight"))
+        if self.position == "learned":
+            draw_matrix(self.positions, "small", seeded("positions"))
+
+    def forward(self, tokens: Tensor, context: Context) -> Tensor:
+        """Tokens ``[B, T]`` → ``[B, T, D]``; learned positions end where their table does."""
+        x = F.embedding(tokens, self.weight)
+        if self.position == "none":
+            return x
+        place = torch.arange(tokens.shape[1], device=tokens.device) + context.position
+        if self.position == "learned":
+            return x + self.positions[place]
+        return x + sinusoidal(place, self.width).to(x.dtype)
+
+
+def sinusoidal(place: Tensor, width: int) -> Tensor:
+    """Sines, then cosines, of geometric wavelengths (arXiv 1706.03762 §3.5): ``[T]`` → ``[T, D]``."""
+    half = (width + 1) // 2
+    rate = torch.exp(torch.arange(half, device=place.device) * (-math.log(1e4) / half))
+    angle = place[:, None].float() * rate
+    return torch.cat([angle.sin(), angle.cos()], -1)[:, :width]
+
+
+class Linear(Site):
+    """One projection."""
+
+    def __init__(self, op: ops.Linear) -> None:
+        super().__init__(op)
+        self.init = op.init
+        self.weight = nn.Parameter(torch.empty(op.width_out, op.width_in))
+        self.bias = nn.Parameter(torch.full((op.width_out,), op.bias_init)) if op.bias else None
+
+    def draw(self, seeded: Seeded) -> None:
+        """As the operation says."""
+        draw_matrix(self.weight, self.init, seeded("weight"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[…, in]`` → ``[…, out]``."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class MergedLinear(Site):
+    """Several projections as one product; ``state_dict`` shows them apart, under their own names."""
+
+    def __init__(self, op: ops.MergedLinear) -> None:
+        super().__init__(op)
+        self.names = op.names
+        self.sizes = [part.width_out for part in op.parts]
+        self.biased = [part.bias for part in op.parts]
+        self.inits = [part.init for part in op.parts]
+        self.weight = nn.Parameter(torch.empty(sum(self.sizes), op.parts[0].width_in))
+        biases = [torch.full((part.width_out,), part.bias_init) for part in op.parts if part.bias]
+        self.bias = nn.Parameter(torch.cat(biases)) if biases else None
+
+    def draw(self, seeded: Seeded) -> None:
+        """Each part as it would be drawn alone."""
+        weights = torch.split(self.weight, self.sizes)
+        for name, weight, init in zip(self.names, weights, self.inits, strict=True):
+            draw_matrix(weight, init, seeded(f"{name}.weight"))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``[…, in]`` → one ``[…, out]`` a part."""
+        if self.bias is None or all(self.biased):
+            return torch.split(F.linear(x, self.weight, self.bias), self.sizes, -1)
+        outputs = torch.split(F.linear(x, self.weight), self.sizes, -1)
+        biases = self._biases(self.bias)
+        return tuple(y if b is None else y + b for y, b in zip(outputs, biases, strict=True))
+
+    def _biases(self, joined: Tensor) -> list[Tensor | None]:
+        sizes = [n for n, biased in zip(self.sizes, self.biased, strict=True) if biased]
+        parts = iter(torch.split(joined, sizes))
+        return [next(parts) if biased else None for biased in self.biased]
+
+    def _parts(self, prefix: str) -> dict[str, Tensor]:
+        """Views of the weights, by the names they are saved under."""
+        parent = prefix.removesuffix(".").rpartition(".")[0]
+        parent = f"{parent}." if parent else ""
+        weights = torch.split(self.weight, self.sizes)
+        found = {f"{parent}{n}.weight": w for n, w in zip(self.names, weights, strict=True)}
+        if self.bias is not None:
+            pairs = zip(self.names, self._biases(self.bias), strict=True)
+            found |= {f"{parent}{name}.bias": bias for name, bias in pairs if bias is not None}
+        return found
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        for name, part in self._parts(prefix).items():
+            destination[name] = part if keep_vars else part.detach()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        for name, part in self._parts(prefix).items():
+            if name not in state_dict:
+                missing_keys.append(name)
+            elif state_dict[name].shape != part.shape:
+                found, wanted = tuple(state_dict[name].shape), tuple(part.shape)
+                error_msgs.append(f"{name} has shape {found}, and the model's is {wanted}")
+            else:
+                with torch.no_grad():
+                    part.copy_(state_dict[name])
+
+
+def normalise(op: ops.Norm, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A norm over each group of channels, with a gain."""
+    size = op.width // op.groups
+    if op.groups == 1:
+        return _norm(op, x, (size,), weight, bias)
+    x = heads_apart(x, op.groups)
+    if op.shared:
+        return _norm(op, x, (size,), weight, bias).flatten(-2)
+    y = _norm(op, x, (size,), None, None).flatten(-2) * weight
+    return y if bias is None else y + bias
+
+
+def _norm(
+    op: ops.Norm, x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    if op.norm == "layer":
+        return F.layer_norm(x, shape, weight, bias, op.eps)
+    y = F.rms_norm(x, shape, weight, op.eps)
+    return y if bias is None else y + bias
+
+
+class Norm(Site):
+    """RMS or layer norm."""
+
+    def __init__(self, op: ops.Norm) -> None:
+        super().__init__(op)
+        shapes = op.parameters()
+        self.op: ops.Norm = op
+        self.weight = nn.Parameter(torch.ones(shapes["weight"]))
+        self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[…, D]`` → ``[…, D]``."""
+        return normalise(self.op, x, self.weight, self.bias)
+
+
+class GatedNorm(Site):
+    """A norm and a gate, in either order."""
+
+    def __init__(self, op: ops.GatedNorm) -> None:
+        super().__init__(op)
+        self.op: ops.GatedNorm = op
+        shapes = op.parameters()
+        self.weight = nn.Parameter(torch.ones(shapes["weight"]))
+        self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.norm.bias else None
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        """Stream and gate logits ``[…, D]`` → ``[…, D]``."""
+        opened = activate(self.op.function, gate)
+        if self.op.gate_first:
+            return normalise(self.op.norm, x * opened, self.weight, self.bias)
+        return normalise(self.op.norm, x, self.weight, self.bias) * opened
+
+
+class Activate(Site):
+    """An elementwise function, scaled."""
+
+    def __init__(self, op: ops.Activate) -> None:
+        super().__init__(op)
+        self.function, self.scale = op.function, float(op.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        y = activate(self.function, x)
+        return y if self.scale == 1 else y * self.scale
+
+
+class Gate(Site):
+    """``a ⊙ f(b)``."""
+
+    def __init__(self, op: ops.Gate) -> None:
+        super().__init__(op)
+        self.function = op.function
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        """Two of a shape give one of it."""
+        return x * activate(self.function, gate)
+
+
+class HeadNormalise(Site):
+    """Unit length or softmax in each head's slice; ``x / sqrt(Σx² + 1e-6)`` as published code has it."""
+
+    def __init__(self, op: ops.HeadNormalise) -> None:
+        super().__init__(op)
+        self.heads, self.form = op.heads, op.form
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, H·D]`` → the same."""
+        y = widened(heads_apart(x, self.heads))
+        if self.form == "softmax":
+            y = y.softmax(-1)
+        else:
+            y = y * torch.rsqrt(y.square().sum(-1, keepdim=True) + 1e-6)
+        return y.flatten(-2).to(x.dtype)
+
+
+class HeadScale(Site):
+    """A learned number a head."""
+
+    def __init__(self, op: ops.HeadScale) -> None:
+        super().__init__(op)
+        self.weight = nn.Parameter(torch.full((op.heads,), op.start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, H·D]`` → the same."""
+        y = heads_apart(x, self.weight.shape[0]) * self.weight[:, None]
+        return y.flatten(-2).to(x.dtype)
+
+
+class Multiply(Site):
+    """``a ⊙ b``, ``b`` one a channel or one a head."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """``[B, T, H·D]`` and ``[B, T, H]`` or ``[B, T, H·D]``."""
+        if y.shape[-1] == x.shape[-1]:
+            return (x * y).to(x.dtype)
+        return (heads_apart(x, y.shape[-1]) * y[..., None]).flatten(-2).to(x.dtype)
+
+
+class Add(Site):
+    """``a + b``."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Two of a shape give one of it."""
+        return x + y
+
+
+class RepeatHeads(Site):
+    """Slices repeated."""
+
+    def __init__(self, op: ops.RepeatHeads) -> None:
+        super().__init__(op)
+        self.heads, self.times = op.heads, op.times
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, G·D]`` → ``[B, T, G·times·D]``."""
+        return heads_apart(x, self.heads).repeat_interleave(self.times, -2).flatten(-2)
+
+
+class Head(Site):
+    """Logits; a tied head reads the table of the embedding it was tied to."""
+
+    def __init__(self, op: ops.Head) -> None:
+        super().__init__(op)
+        shapes = op.parameters()
+        self.source: tuple[Embedding, ...] = ()
+        self.weight = None if op.tied else nn.Parameter(torch.empty(op.symbols, op.width))
+        self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.bias else None
+
+    def draw(self, seeded: Seeded) -> None:
+        """A tied head has nothing of its own."""
+        if self.weight is not None:
+            draw_matrix(self.weight, "fan_in", seeded("weight"))
+
+    def tie(self, table: Embedding) -> None:
+        """Read from a table from now on; held in a tuple, so that it is not a submodule."""
+        self.source = (table,)
+
+    @property
+    def table(self) -> Tensor:
+        """``[V, D]``, its own or the embedding's."""
+        return self.source[0].weight if self.weight is None else self.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, D]`` → ``[B, T, V]``."""
+        return F.linear(x, self.table, self.bias)
+
+
+class Pool(Site):
+    """One position for all."""
+
+    def __init__(self, op: ops.Pool) -> None:
+        super().__init__(op)
+        self.form = op.form
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, D]`` → ``[B, 1, D]``."""
+        return x[:, -1:] if self.form == "last" else x.mean(1, keepdim=True)

@@ -1,0 +1,195 @@
+"""Modules of operations with regions, and the region itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from archdsl.blocks.nn.base import Context, Site, State
+from archdsl.blocks.ops import structure as ops
+
+Call = Literal["plain", "context", "state"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of a region's program.
+
+    Args:
+        path: attributes that lead from the region to the module.
+        name: the node's name, the key of its state.
+        call: how the module is called.
+        inputs: registers it reads.
+        outputs: registers it writes.
+        last: registers nobody reads behind it.
+    """
+
+    path: tuple[str, ...]
+    name: str
+    call: Call
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    last: tuple[int, ...]
+
+
+class RegionModule(nn.Module):
+    """A region of the graph as a module: its operations' modules by name, and the order they run in.
+
+    The program is plain data, so the module can be copied, pickled, wrapped and compiled. The module
+    of an operation with one region may be a subclass, and then holds the region's modules itself.
+    """
+
+    program: tuple[Step, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.program = ()
+        self.result = 0
+
+    def run(
+        self, x: Tensor, state: State | None, context: Context, steps: int | None = None
+    ) -> tuple[Tensor, State | None]:
+        """The region's output for a stream; with ``steps`` only the first so many operations run."""
+        registers: dict[int, Tensor] = {0: x}
+        kept: State = {}
+        chosen = self.program if steps is None else self.program[:steps]
+        for step in chosen:
+            self._step(step, registers, state, kept, context)
+        result = self.result if steps is None else chosen[-1].outputs[0] if chosen else 0
+        return registers[result], kept if context.keep else None
+
+    def forward(
+        self, x: Tensor, state: State | None, context: Context
+    ) -> tuple[Tensor, State | None]:
+        """As :meth:`run`."""
+        return self.run(x, state, context)
+
+    def init_state(self, batch: int, like: Tensor) -> State:
+        """Fresh states of the operations that have one, by their names."""
+        pairs = [(step.name, self.operation(step)) for step in self.program if step.call == "state"]
+        found = {name: module.init_state(batch, like) for name, module in pairs}
+        return {name: state for name, state in found.items() if state}
+
+    def operation(self, step: Step) -> Any:
+        """The module of one step."""
+        module: Any = self
+        for attribute in step.path:
+            module = getattr(module, attribute)
+        return module
+
+    def _step(
+        self,
+        step: Step,
+        registers: dict[int, Tensor],
+        state: State | None,
+        kept: State,
+        context: Context,
+    ) -> None:
+        module = self.operation(step)
+        inputs = [registers[i] for i in step.inputs]
+        if step.call == "plain":
+            outputs = module(*inputs)
+        elif step.call == "context":
+            outputs = module(*inputs, context=context)
+        else:
+            before = None if state is None else state.get(step.name)
+            outputs, after = module(*inputs, state=before, context=context)
+            if after:
+                kept[step.name] = after
+        if isinstance(outputs, Tensor):
+            registers[step.outputs[0]] = outputs
+        else:
+            registers.update(zip(step.outputs, outputs, strict=True))
+        for register in step.last:
+            del registers[register]
+
+
+class ResidualSum(RegionModule):
+    """``x + scale · f(x)``; the branch's modules are its own."""
+
+    call: ClassVar[Call] = "state"
+
+    def __init__(self, op: ops.ResidualSum) -> None:
+        super().__init__()
+        learned = op.scale == "learned"
+        self.scale = nn.Parameter(torch.ones(op.width)) if learned else None
+        self.factor = 1.0 if op.scale == "learned" else float(op.scale)
+
+    def forward(
+        self, x: Tensor, state: State | None, context: Context
+    ) -> tuple[Tensor, State | None]:
+        """``[B, T, D]`` → the same, and the branch's state."""
+        y, kept = self.run(x, state, context)
+        if self.scale is not None:
+            return x + self.scale * y, kept
+        return (x + y if self.factor == 1 else x + self.factor * y), kept
+
+
+class Layers(nn.ModuleList):
+    """Copies of weights in a list; runs go through them in the operation's order."""
+
+    call: ClassVar[Call] = "state"
+
+    def __init__(self, op: ops.Layers, regions: Sequence[nn.Module]) -> None:
+        super().__init__(regions)
+        self.op = op
+
+    def init_state(self, batch: int, like: Tensor) -> State:
+        """A fresh state a run."""
+        found = {str(i): self[copy].init_state(batch, like) for i, copy in enumerate(self.op.order)}
+        return {run: state for run, state in found.items() if state}
+
+    def forward(
+        self, x: Tensor, state: State | None, context: Context
+    ) -> tuple[Tensor, State | None]:
+        """``[B, T, D]`` → the same, and a state a run."""
+        kept: State = {}
+        for run, copy in enumerate(self.op.order):
+            before = None if state is None else state.get(str(run))
+            x, after = self[copy](x, before, context)
+            if after:
+                kept[str(run)] = after
+        return x, kept if context.keep else None
+
+
+class Branches(Site):
+    """Regions on one input, mixed."""
+
+    call: ClassVar[Call] = "state"
+
+    def __init__(self, op: ops.Branches, regions: Sequence[nn.Module]) -> None:
+        super().__init__(op)
+        self.mix = op.mix
+        self.branches = nn.ModuleList(regions)
+        self.weight = nn.Parameter(torch.zeros(op.branches)) if op.mix == "gate" else None
+
+    def init_state(self, batch: int, like: Tensor) -> State:
+        """A fresh state a branch."""
+        regions = [module for module in self.branches if isinstance(module, RegionModule)]
+        found = {str(i): region.init_state(batch, like) for i, region in enumerate(regions)}
+        return {branch: state for branch, state in found.items() if state}
+
+    def forward(
+        self, x: Tensor, state: State | None, context: Context
+    ) -> tuple[Tensor, State | None]:
+        """``[B, T, D]`` → ``[B, T, D']``, and a state a branch."""
+        outputs, kept = [], {}
+        for index, branch in enumerate(self.branches):
+            before = None if state is None else state.get(str(index))
+            y, after = branch(x, before, context)
+            outputs.append(y)
+            if after:
+                kept[str(index)] = after
+        return self._mixed(outputs), kept if context.keep else None
+
+    def _mixed(self, outputs: list[Tensor]) -> Tensor:
+        if self.mix == "concat":
+            return torch.cat(outputs, -1)
+        stacked = torch.stack(outputs)
+        if self.weight is not None:
+            return (self.weight.softmax(0)[:, None, None, None] * stacked).sum(0)
+        return stacked.sum(0) if self.mix == "sum" else stacked.mean(0)

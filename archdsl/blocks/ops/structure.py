@@ -1,0 +1,76 @@
+"""Operations with regions: what runs inside them, how often, and with whose weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import ClassVar, Literal
+
+from archdsl.blocks.op import Op, Shape, Type, Work
+
+NN = "archdsl.blocks.nn.structure:"
+
+
+class ResidualSum(Op):
+    """``x + scale · f(x)``, with a fixed scale or a learned one a channel."""
+
+    module: ClassVar[str] = NN + "ResidualSum"
+    width: int
+    scale: Fraction | Literal["learned"] = Fraction(1)
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """``scale [width]`` where it is learned."""
+        return {"scale": (self.width,)} if self.scale == "learned" else {}
+
+
+class Layers(Op):
+    """Regions one after the other.
+
+    Args:
+        copies: which region each copy of weights is of.
+        order: which copy each run uses; a copy that runs twice is tied, and has a state each run.
+        labels: a name for each run (``linear``), for printing.
+    """
+
+    module: ClassVar[str] = NN + "Layers"
+    copies: tuple[int, ...]
+    order: tuple[int, ...]
+    labels: tuple[str | None, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether every copy runs once, in order: a sequence and nothing more."""
+        return self.order == tuple(range(len(self.copies)))
+
+    def weights(self, regions: int) -> tuple[int, ...]:
+        """As given."""
+        return self.copies
+
+    def runs(self, regions: int) -> tuple[int, ...]:
+        """As given."""
+        return self.order
+
+
+class Branches(Op):
+    """Regions side by side on the same input, mixed: sum, mean, concatenation, learned gates.
+
+    ``gate`` weighs branch ``i`` by ``softmax(w)_i`` with one learned number a branch.
+    """
+
+    module: ClassVar[str] = NN + "Branches"
+    mix: Literal["sum", "mean", "concat", "gate"]
+    branches: int
+    width: int
+
+    def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
+        """The branches' width; for ``concat`` the sum of theirs."""
+        return (replace(inputs[0], width=self.width),)
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """``weight [branches]`` of learned gates."""
+        return {"weight": (self.branches,)} if self.mix == "gate" else {}
+
+    def flops(self, work: Work) -> int:
+        """Nothing but elementwise work."""
+        return 0

@@ -1,0 +1,1 @@
+"""From a program to a module: space, architecture, graph, passes, cost, torch."""

@@ -1,0 +1,63 @@
+"""Closed architecture → model on a device, in a dtype, from a seed."""
+
+from __future__ import annotations
+
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from archdsl.blocks.nn.base import Site
+from archdsl.compiler.model import Model
+from archdsl.compiler.passes import run
+
+if TYPE_CHECKING:
+    from archdsl.compiler.arch import Arch
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def compile_arch(
+    arch: Arch,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    seed: int = 0,
+    stage: str = "kernels",
+) -> Model:
+    """Build the model of an architecture.
+
+    Args:
+        arch: the architecture.
+        device: where its parameters live.
+        dtype: of its parameters; recurrent states and gates stay float32 (float64 for a float64 model).
+        seed: of the initial weights; the same seed gives the same weights, whatever the stage.
+        stage: the pass to stop after (see ``compiler.passes``), for comparing fused with unfused.
+    """
+    chosen = DTYPES[dtype] if isinstance(dtype, str) else dtype
+    graph = run(arch.graph, stage if stage != "lower" else "recognise")
+    model = Model(arch, graph)
+    draw_weights(model, seed)
+    return model.to(device=device, dtype=chosen)
+
+
+def draw_weights(model: nn.Module, seed: int) -> None:
+    """Draw every parameter from a generator of its own, seeded by the name it is saved under.
+
+    So a parameter starts the same whatever stands around it, fused or not, on any device.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, Site):
+            prefix = path.rpartition(".")[0] if module.op.transparent else path
+            module.draw(partial(_generator, seed, prefix))
+
+
+def _generator(seed: int, prefix: str, name: str) -> torch.Generator:
+    digest = blake2b(f"{seed}:{prefix}.{name}".encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))

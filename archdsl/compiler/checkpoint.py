@@ -1,0 +1,59 @@
+"""Checkpoints that rebuild themselves: safetensors with the ``.arch`` text inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from archdsl.diagnostics import ArchError, Diagnostic
+
+if TYPE_CHECKING:
+    from archdsl.compiler.model import Model
+
+FORMAT = "archdsl-1"
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Write a model to ``path``; a file that is there already is replaced whole or not at all."""
+    target = Path(path)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {"format": FORMAT, "arch": model.arch.text, "hash": model.arch.hash}
+    partial = target.with_name(f".{target.name}.partial")
+    save_file(tensors, str(partial), metadata)
+    partial.replace(target)
+
+
+def load(path: str | Path, device: str = "cpu") -> Model:
+    """The model of a checkpoint, in the dtype it was saved in.
+
+    Raises:
+        ArchError: the file is missing, is no checkpoint of archdsl's, or does not fit its own text.
+    """
+    import archdsl
+
+    name = str(path)
+    if not Path(path).is_file():
+        raise _error("missing-file", f"there is no file `{name}`")
+    try:
+        with safe_open(name, "pt", device=device) as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise _error("not-a-checkpoint", f"`{name}` is not a safetensors file ({error})") from None
+    if metadata.get("format") != FORMAT:
+        raise _error("not-a-checkpoint", f"`{name}` was not saved by archdsl")
+    arch = archdsl.loads(metadata["arch"], name).sample(0)
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    model = arch.compile(device=device, dtype=str(dtypes.pop()).removeprefix("torch."))
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    if missing or unexpected:
+        odd = (missing or unexpected)[0]
+        raise _error("not-a-checkpoint", f"the weights in `{name}` do not fit its model: `{odd}`")
+    return model
+
+
+def _error(id: str, message: str) -> ArchError:
+    return ArchError(Diagnostic(id, message, help="give a file that `model.save(path)` wrote"))

@@ -1,0 +1,107 @@
+"""Lowered graph → torch module. Each region becomes a :class:`RegionModule`, the root a model."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from archdsl.blocks.nn.dense import Embedding, Head
+from archdsl.blocks.nn.structure import RegionModule, Step
+from archdsl.blocks.op import Op
+from archdsl.compiler.graph import INPUT, Graph, Node
+
+
+def fill(module: RegionModule, graph: Graph) -> None:
+    """Give a region module the modules and the program of a graph."""
+    nodes = graph.nodes()
+    registers = _registers(nodes)
+    last = _last_readers(nodes, graph)
+    steps = []
+    for node in nodes:
+        path = tuple(_free(module, part) for part in node.name.split("."))
+        built = build(node)
+        _attach(module, path, built)
+        steps.append(
+            Step(
+                path=path,
+                name=node.name,
+                call=built.call,
+                inputs=tuple(registers[value.node, value.port] for value in node.inputs),
+                outputs=tuple(registers[node.name, port] for port in range(len(node.types))),
+                last=tuple(registers[key] for key in last.get(node.name, ())),
+            )
+        )
+    module.program = tuple(steps)
+    module.result = registers[graph.output.node, graph.output.port]
+
+
+def build(node: Node) -> Any:
+    """The module of one node, with its regions."""
+    cls = module_class(node.op)
+    if issubclass(cls, RegionModule):
+        hosting = cls(node.op)  # type: ignore[call-arg]
+        fill(hosting, node.regions[0])
+        return hosting
+    if not node.regions:
+        return cls(node.op)
+    return cls(node.op, [_region(node.regions[i]) for i in node.op.weights(len(node.regions))])
+
+
+def module_class(op: Op) -> type[Any]:
+    """The class an operation's import path names."""
+    module, _, name = op.module.partition(":")
+    cls: type[Any] = getattr(import_module(module), name)
+    return cls
+
+
+def tie_heads(root: nn.Module) -> None:
+    """Tied heads read the table of the model's embedding."""
+    tables = [module for module in root.modules() if isinstance(module, Embedding)]
+    for module in root.modules():
+        if isinstance(module, Head) and module.weight is None:
+            module.tie(tables[0])
+
+
+def _region(graph: Graph) -> RegionModule:
+    module = RegionModule()
+    fill(module, graph)
+    return module
+
+
+def _free(module: nn.Module, name: str) -> str:
+    """A name that no attribute of the module class has."""
+    return f"{name}_" if hasattr(type(module), name) else name
+
+
+def _attach(root: nn.Module, path: tuple[str, ...], module: nn.Module) -> None:
+    """Put a module at a path, with empty modules on the way."""
+    holder = root
+    for name in path[:-1]:
+        if name not in holder._modules:
+            holder.add_module(name, nn.Module())
+        holder = holder.get_submodule(name)
+    holder.add_module(path[-1], module)
+
+
+Key = tuple[str, int]
+
+
+def _registers(nodes: list[Node]) -> dict[Key, int]:
+    keys: list[Key] = [(INPUT, 0)]
+    keys += [(node.name, port) for node in nodes for port in range(len(node.types))]
+    return {key: register for register, key in enumerate(keys)}
+
+
+def _last_readers(nodes: list[Node], graph: Graph) -> dict[str, list[Key]]:
+    """For each node the values nobody reads behind it; the region's output is always kept."""
+    reader: dict[Key, str] = {(INPUT, 0): nodes[0].name} if nodes else {}
+    for node in nodes:
+        reader |= {(node.name, port): node.name for port in range(len(node.types))}
+        reader |= {(value.node, value.port): node.name for value in node.inputs}
+    reader.pop((graph.output.node, graph.output.port), None)
+    last: dict[str, list[Key]] = {}
+    for key, name in reader.items():
+        last.setdefault(name, []).append(key)
+    return last

@@ -1,0 +1,244 @@
+"""The graph of a lowered architecture: typed operations on networkx, regions inside regions.
+
+A graph is one region: it takes one stream and gives one. Nobody outside this file touches the
+networkx attributes. Nodes are frozen; a pass builds a new graph (see :meth:`Graph.rebuilt`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import networkx as nx
+
+from archdsl.blocks.base import Value
+from archdsl.blocks.op import Op, Type
+
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation in place.
+
+    Args:
+        name: unique in its region; the path of its parameters in ``state_dict``.
+        op: what it does, with all attributes.
+        inputs: ports it reads, in order.
+        types: types of its outputs.
+        regions: for an operation with regions, the distinct ones (see ``Op.weights``).
+        notes: what passes have to say about it ("Gated DeltaNet: …").
+    """
+
+    name: str
+    op: Op
+    inputs: tuple[Value, ...]
+    types: tuple[Type, ...]
+    regions: tuple[Graph, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def value(self, port: int = 0) -> Value:
+        """One of its outputs."""
+        return Value(self.name, port, self.types[port])
+
+    def noted(self, note: str) -> Node:
+        """The node with one more note."""
+        return replace(self, notes=(*self.notes, note))
+
+
+@dataclass(eq=False)
+class Graph:
+    """One region. ``input`` is the stream it takes; :attr:`output` the value it gives."""
+
+    stream: Type
+    _graph: nx.MultiDiGraph = field(default_factory=nx.MultiDiGraph, repr=False)
+    _output: Value | None = None
+
+    def __post_init__(self) -> None:
+        self._graph.add_node(INPUT)
+
+    @property
+    def input(self) -> Value:
+        """The stream at the region's entrance."""
+        return Value(INPUT, 0, self.stream)
+
+    @property
+    def output(self) -> Value:
+        """What the region gives; an empty region gives what it takes."""
+        return self._output or self.input
+
+    @output.setter
+    def output(self, value: Value) -> None:
+        self._output = value
+
+    def add(self, node: Node) -> Node:
+        """Put a node in; its inputs must be there."""
+        assert node.name not in self._graph, f"two nodes are called {node.name}"
+        self._graph.add_node(node.name, node=node)
+        for index, value in enumerate(node.inputs):
+            assert value.node in self._graph, f"{node.name} reads {value.node}, which is not there"
+            self._graph.add_edge(value.node, node.name, index=index, port=value.port)
+        return node
+
+    def __contains__(self, name: str) -> bool:
+        return name != INPUT and name in self._graph
+
+    def __getitem__(self, name: str) -> Node:
+        node: Node = self._graph.nodes[name]["node"]
+        return node
+
+    def names(self) -> list[str]:
+        """The nodes' names, in the order they were added."""
+        return [name for name in self._graph if name != INPUT]
+
+    def nodes(self) -> list[Node]:
+        """Every node, each behind those it reads."""
+        place = {name: i for i, name in enumerate(self._graph)}
+        order = nx.lexicographical_topological_sort(self._graph, key=place.__getitem__)
+        return [self[name] for name in order if name != INPUT]
+
+    def readers(self, value: Value) -> list[Node]:
+        """The nodes that read a value; the region's own output is not among them."""
+        edges = self._graph.out_edges(value.node, data="port")
+        names = dict.fromkeys(target for _, target, port in edges if port == value.port)
+        return [self[name] for name in names]
+
+    def only_reader(self, value: Value) -> Node | None:
+        """The one node that reads a value, if nothing else does."""
+        readers = self.readers(value)
+        return readers[0] if len(readers) == 1 and value != self.output else None
+
+    def walk(self) -> Iterator[tuple[str, Node]]:
+        """Every node of this region and those inside it, with its path; each region once."""
+        seen: set[int] = set()
+        yield from self._walk("", seen)
+
+    def _walk(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, Node]]:
+        if id(self) in seen:
+            return
+        seen.add(id(self))
+        for node in self.nodes():
+            path = f"{prefix}{node.name}"
+            yield path, node
+            for index, region in enumerate(node.regions):
+                inner = f"{path}." if len(node.regions) == 1 else f"{path}[{index}]."
+                yield from region._walk(inner, seen)
+
+    def rebuilt(self, rewrite: Rewrite) -> Graph:
+        """A new graph in which ``rewrite`` has replaced nodes, in this region and all inside it.
+
+        ``rewrite(old, node, now)`` is asked for every node in order: ``old`` is the region as it was,
+        ``node`` reads from the region under construction, and ``now`` translates a value of the one to
+        the other. ``None`` keeps the node. A :class:`Replacement` takes its place.
+        """
+        return _Rebuild(rewrite).region(self)
+
+    def verify(self) -> None:
+        """Raise where the graph is not valid: a compiler's bug, never a user's mistake."""
+        assert nx.is_directed_acyclic_graph(self._graph), "the graph has a cycle"
+        for node in self.nodes():
+            types = tuple(node.op.outputs([value.type for value in node.inputs]))
+            assert types == node.types, f"{node.name}: {node.types} is not {types}"
+            for value in node.inputs:
+                assert value.type == self._type(value), f"{node.name} reads {value} as another type"
+            for region in node.regions:
+                region.verify()
+        assert self.output.type == self._type(self.output), "the output has another type"
+
+    def _type(self, value: Value) -> Type:
+        return self.stream if value.node == INPUT else self[value.node].types[value.port]
+
+    def text(self) -> str:
+        """The graph as lines, a region indented below the operation that runs it."""
+        return "\n".join(_Printer().lines(self))
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What stands for a node in a rebuilt graph.
+
+    Args:
+        nodes: nodes to add, each behind those it reads.
+        values: what readers of the old node's outputs read now, an output each.
+    """
+
+    nodes: tuple[Node, ...]
+    values: tuple[Value, ...]
+
+    @classmethod
+    def by(cls, *nodes: Node) -> Replacement:
+        """Nodes whose last one gives the same outputs."""
+        return cls(nodes, tuple(nodes[-1].value(port) for port in range(len(nodes[-1].types))))
+
+
+Now = Callable[[Value], Value]
+Rewrite = Callable[[Graph, Node, Now], Replacement | None]
+
+
+class _Rebuild:
+    """Rebuilds regions once each, so that shared regions stay shared."""
+
+    def __init__(self, rewrite: Rewrite) -> None:
+        self.rewrite = rewrite
+        self.done: dict[int, Graph] = {}
+
+    def region(self, old: Graph) -> Graph:
+        """The new region for an old one."""
+        if id(old) not in self.done:
+            self.done[id(old)] = self._region(old)
+        return self.done[id(old)]
+
+    def _region(self, old: Graph) -> Graph:
+        new = Graph(old.stream)
+        moved: dict[tuple[str, int], Value] = {}
+
+        def now(value: Value) -> Value:
+            return moved.get((value.node, value.port), value)
+
+        for node in old.nodes():
+            replacement = self._replacement(old, node, now)
+            for part in replacement.nodes:
+                new.add(part)
+            for port, value in enumerate(replacement.values):
+                moved[node.name, port] = value
+        new.output = now(old.output)
+        return new
+
+    def _replacement(self, old: Graph, node: Node, now: Now) -> Replacement:
+        inputs = tuple(map(now, node.inputs))
+        regions = tuple(self.region(region) for region in node.regions)
+        moved = replace(node, inputs=inputs, regions=regions)
+        return self.rewrite(old, moved, now) or Replacement.by(moved)
+
+
+class _Printer:
+    """Prints a graph; a region that several operations share is printed once."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, int] = {}
+
+    def lines(self, graph: Graph, indent: str = "") -> Iterator[str]:
+        """One line an operation."""
+        for node in graph.nodes():
+            yield indent + self._line(node)
+            for region in node.regions:
+                yield from self._region(region, indent + "    ")
+        yield f"{indent}give {self._value(graph.output)}"
+
+    def _region(self, region: Graph, indent: str) -> Iterator[str]:
+        if id(region) in self.seen:
+            yield f"{indent}region #{self.seen[id(region)]} again"
+            return
+        self.seen[id(region)] = len(self.seen)
+        yield f"{indent}region #{self.seen[id(region)]} of {region.stream}"
+        yield from self.lines(region, indent + "    ")
+
+    def _value(self, value: Value) -> str:
+        return value.node if value.port == 0 else f"{value.node}.{value.port}"
+
+    def _line(self, node: Node) -> str:
+        inputs = ", ".join(map(self._value, node.inputs))
+        types = ", ".join(map(str, node.types))
+        attributes = f" {{{node.op.attributes}}}" if node.op.attributes else ""
+        notes = f"    # {'; '.join(node.notes)}" if node.notes else ""
+        return f"{node.name} = {node.op.kind()}({inputs}){attributes} : {types}{notes}"

@@ -1,0 +1,187 @@
+"""The compiled model: a plain ``nn.Module`` that trains, decodes, generates and saves itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from archdsl.blocks.nn.attention import SoftmaxAttention
+from archdsl.blocks.nn.base import Context, State
+from archdsl.blocks.nn.dense import Head
+from archdsl.blocks.nn.memory import DecayMemory, DeltaMemory, ScanMemory
+from archdsl.blocks.nn.structure import RegionModule
+from archdsl.compiler.cost import Cost
+from archdsl.compiler.emit import fill, tie_heads
+from archdsl.compiler.graph import Graph
+
+if TYPE_CHECKING:
+    from archdsl.compiler.arch import Arch
+
+IGNORED = -100
+"""Target of a position that does not count in a loss."""
+
+LOGITS_AT_ONCE = 2**24
+"""Logits a loss holds at a time, in elements."""
+
+HIDDEN = (SoftmaxAttention, DecayMemory, DeltaMemory, ScanMemory)
+"""Modules whose (first) output ``[B, T, D]`` is a mixer's hidden representation."""
+
+
+class Model(RegionModule):
+    """A model of tokens. ``arch``, ``graph`` and ``cost`` are what it was compiled from.
+
+    ``model(tokens)`` gives logits for ``[B, T]`` tokens. :meth:`init_state`, :meth:`step` and
+    :meth:`prefill` decode: the same outputs, token by token or in chunks of any size.
+    """
+
+    def __init__(self, arch: Arch, graph: Graph) -> None:
+        super().__init__()
+        self.arch = arch
+        self.graph = graph
+        fill(self, graph)
+        tie_heads(self)
+
+    @property
+    def cost(self) -> Cost:
+        """What it costs; see :class:`archdsl.compiler.cost.Cost`."""
+        return Cost(self.arch.graph)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
+        """Logits for every position: ``[B, T]`` int64 → ``[B, T, V]``."""
+        return self.run(tokens, None, Context())[0]
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over targets that are not -100, plus auxiliary losses.
+
+        Args:
+            tokens: ``[B, T]``.
+            targets: ``[B, T]``, or ``[B]`` for a classifier.
+
+        Logits are only computed where there is a target, and never all at once if they are many.
+        """
+        context = Context()
+        head = self.operation(self.program[-1])
+        assert isinstance(head, Head), "a loss needs a head at the model's end"
+        features, _ = self.run(tokens, None, context, steps=len(self.program) - 1)
+        total = cross_entropy(features.flatten(0, -2), targets.flatten(), head)
+        return torch.stack([total, *context.auxiliary]).sum() if context.auxiliary else total
+
+    def init_state(self, batch: int) -> State:  # type: ignore[override]
+        """The state before the first token, for ``batch`` sequences."""
+        like = next(self.parameters())
+        return {"position": 0, "layers": super().init_state(batch, like)}
+
+    def prefill(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits ``[B, T, V]`` of the next ``T`` tokens, and the state behind them."""
+        self._decodable()
+        context = Context(position=state["position"], keep=True)
+        logits, layers = self.run(tokens, state["layers"], context)
+        return logits, {"position": state["position"] + tokens.shape[1], "layers": layers}
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits ``[B, V]`` of one token ``[B]``, and the state behind it."""
+        logits, state = self.prefill(token[:, None], state)
+        return logits[:, 0], state
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: Tensor,
+        count: int,
+        *,
+        temperature: float = 1.0,
+        top: int | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Sample ``count`` tokens behind a prompt ``[B, T]`` (T ≥ 1): ``[B, T + count]``.
+
+        Args:
+            prompt: what stands already.
+            count: how many tokens to add.
+            temperature: of the distribution; 0 takes the likeliest token.
+            top: keep only so many of the likeliest tokens.
+            seed: of the draws, for a sample that can be had again.
+        """
+        generator = None if seed is None else torch.Generator(prompt.device).manual_seed(seed)
+        logits, state = self.prefill(prompt, self.init_state(prompt.shape[0]))
+        tokens, last = [prompt], logits[:, -1]
+        for _ in range(count):
+            token = drawn(last, temperature, top, generator)
+            tokens.append(token[:, None])
+            last, state = self.step(token, state)
+        return torch.cat(tokens, 1)
+
+    def hidden_sites(self) -> list[tuple[str, nn.Module]]:
+        """Mixers and cells by path, in the order they run; see :data:`HIDDEN`."""
+        return [
+            (name, module) for name, module in self.named_modules() if isinstance(module, HIDDEN)
+        ]
+
+    def state_bytes(self, state: State) -> int:
+        """Bytes of a decoding state's tensors, over its whole batch."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in leaves(state))
+
+    def save(self, path: str) -> None:
+        """Write weights and the closed ``.arch`` text to a safetensors file."""
+        from archdsl.compiler.checkpoint import save
+
+        save(self, path)
+
+    def _decodable(self) -> None:
+        if not self.cost.causal:
+            raise ValueError(
+                "this model sees the whole sequence at once, so it cannot decode token by token:"
+                " it has a layer that is not causal"
+            )
+
+    def extra_repr(self) -> str:
+        """The hash of the architecture."""
+        return f"architecture {self.arch.hash[:12]}"
+
+
+def leaves(state: Any) -> Iterator[Tensor]:
+    """The tensors of a state, however nested."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for value in state.values():
+            yield from leaves(value)
+
+
+def drawn(
+    logits: Tensor, temperature: float, top: int | None, generator: torch.Generator | None
+) -> Tensor:
+    """One token a row of logits ``[B, V]``: ``[B]``."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    if top is not None:
+        least = logits.topk(min(top, logits.shape[-1]), -1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    weights = (logits.float() / temperature).softmax(-1)
+    return torch.multinomial(weights, 1, generator=generator)[:, 0]
+
+
+def cross_entropy(features: Tensor, targets: Tensor, head: Head) -> Tensor:
+    """Mean cross-entropy of a head's logits: features ``[N, D]``, targets ``[N]``."""
+    if not torch.compiler.is_compiling():
+        counted = targets != IGNORED
+        features, targets = features[counted], targets[counted]
+    size = max(1, LOGITS_AT_ONCE // head.table.shape[0])
+    if len(targets) <= size or torch.compiler.is_compiling():
+        return F.cross_entropy(head(features).float(), targets, ignore_index=IGNORED)
+    return _chunked(features, targets, head, size)
+
+
+def _chunked(features: Tensor, targets: Tensor, head: Head, size: int) -> Tensor:
+    def part(rows: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(head(rows).float(), wanted, reduction="sum")
+
+    pairs = zip(features.split(size), targets.split(size), strict=True)  # type: ignore[no-untyped-call]
+    parts = [checkpoint(part, rows, wanted, use_reentrant=False) for rows, wanted in pairs]
+    total: Tensor = torch.stack(parts).sum() / len(targets)
+    return total

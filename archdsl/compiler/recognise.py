@@ -1,0 +1,59 @@
+"""What a Miras point is, and which family computes it exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from archdsl.blocks.op import Op
+from archdsl.blocks.ops.memory import DecayMemory, DeltaMemory, Memory, Recurrence, ScanMemory
+from archdsl.compiler.graph import Graph, Node, Now, Replacement
+
+NAMES: dict[tuple[str, str, str], str] = {
+    ("matrix", "dot", "none"): "linear attention",
+    ("matrix", "dot", "constant"): "retention, as in RetNet",
+    ("matrix", "dot", "head"): "a scalar-decay memory, as in Mamba-2",
+    ("matrix", "dot", "channel"): "gated linear attention (GLA, HGRN2)",
+    ("matrix", "l2", "none"): "DeltaNet",
+    ("matrix", "l2", "constant"): "DeltaNet with a constant decay: no published name",
+    ("matrix", "l2", "head"): "Gated DeltaNet",
+    ("matrix", "l2", "channel"): "Kimi Delta Attention (KDA)",
+    ("vector", "dot", "none"): "a running sum",
+    ("vector", "dot", "constant"): "a running mean of constant decay",
+    ("vector", "dot", "head"): "a running mean of one decay",
+    ("vector", "dot", "channel"): "a gated vector recurrence, as in HGRN",
+}
+"""The published name of each point, by memory, bias and what the decay is a number for."""
+
+
+def recognise(graph: Graph) -> Graph:
+    """Every ``Memory`` becomes the family that computes it; the note says what it is and why."""
+    return graph.rebuilt(_rewrite)
+
+
+def _rewrite(old: Graph, node: Node, now: Now) -> Replacement | None:
+    if not isinstance(node.op, Memory):
+        return None
+    family = family_of(node.op)
+    name = NAMES[node.op.memory, node.op.bias, node.op.decay]
+    note = f"this is {name}: {reason(node.op, family)}"
+    return Replacement.by(replace(node, op=family).noted(note))
+
+
+def family_of(point: Memory) -> Op:
+    """The family operation that computes a point exactly."""
+    if point.memory == "vector":
+        return ScanMemory(width=point.value_dim, decay=point.decay)
+    shared = {name: getattr(point, name) for name in Recurrence.model_fields}
+    if point.bias == "dot":
+        return DecayMemory(**shared, normaliser=point.normaliser)
+    return DeltaMemory(**shared)
+
+
+def reason(point: Memory, family: Op) -> str:
+    """Why that family: what the update is."""
+    if isinstance(family, ScanMemory):
+        return "its state is a vector and linear in itself, so family `scan`"
+    retention = "no decay" if point.decay == "none" else f"a decay a {point.decay}"
+    if isinstance(family, DecayMemory):
+        return f"a Hebbian write of rank one with {retention}, so family `decay`"
+    return f"one step on the squared error with {retention}, so family `delta`"

@@ -1,0 +1,92 @@
+"""Brackets that do not meet."""
+
+from __future__ import annotations
+
+from archdsl.grammar.mistakes.characters import TERMINALS, Rule
+from archdsl.grammar.place import Finding, Place, finding
+from archdsl.grammar.words import CLOSING, Opening, close
+
+
+def unmatched(place: Place) -> Finding | None:
+    """A closing bracket that nothing opened."""
+    if place.text not in CLOSING.values():
+        return None
+    if any(CLOSING[opening.bracket] == place.text for opening in place.opened):
+        return None
+    return finding(
+        place,
+        "unmatched-bracket",
+        f"this `{place.text}` closes nothing",
+        label="delete it, or open it earlier",
+        resume=place.word.end,
+    )
+
+
+def unclosed(place: Place) -> Finding | None:
+    """A bracket that is still open where the text ends, or where something else is closed."""
+    if not place.opened:
+        return None
+    if place.ended:
+        blamed, closing = _blamed(place), place.opened
+    elif place.text in CLOSING.values():
+        inner = [opening for opening in place.opened if CLOSING[opening.bracket] == place.text]
+        closing = [opening for opening in place.opened if opening.index > inner[-1].index]
+        blamed = closing[-1] if closing else None
+    elif _begins_line_outside(place):
+        blamed = place.opened[-1]
+        closing = [blamed]
+    else:
+        return None
+    return _unclosed(place, blamed, closing) if blamed is not None else None
+
+
+def _unclosed(place: Place, blamed: Opening, closing: list[Opening]) -> Finding:
+    bracket = CLOSING[blamed.bracket]
+    related = () if place.ended else ((place.span, f"a `{bracket}` is missing before this"),)
+    return finding(
+        place,
+        "unclosed-bracket",
+        f"this `{blamed.bracket}` is never closed",
+        span=place.span_of(place.words.list[blamed.index]),
+        label=f"its `{bracket}` is missing",
+        related=related,
+        instead=tuple(
+            (TERMINALS[CLOSING[opening.bracket]], CLOSING[opening.bracket])
+            for opening in reversed(closing)
+        ),
+        resume=place.behind if place.ended else place.word.start,
+    )
+
+
+def _begins_line_outside(place: Place) -> bool:
+    """Whether a line begins here that is not indented as the arguments it would belong to."""
+    innermost = place.opened[-1]
+    if innermost.bracket == "{" or not place.word.first or not place.expects("COMMA"):
+        return False
+    return place.word.column <= place.words.list[innermost.line_index].column
+
+
+def _blamed(place: Place) -> Opening:
+    """The bracket that most likely misses its partner: one closed by a less indented line."""
+    return _badly_closed(place) or place.opened[-1]
+
+
+def _badly_closed(place: Place) -> Opening | None:
+    """The first bracket whose partner begins a line with less indentation than its own line."""
+    opened: list[Opening] = []
+    line_index = place.begin
+    for index in range(place.begin, place.end):
+        word = place.words.list[index]
+        line_index = index if word.first else line_index
+        if word.text in CLOSING:
+            opened.append(Opening(index, word.text, line_index))
+        elif word.text in CLOSING.values() and opened:
+            innermost = opened[-1]
+            if word.first and word.column < place.words.list[innermost.line_index].column:
+                return innermost
+            close(opened, word.text)
+    return None
+
+
+RULES: tuple[Rule, ...] = (unmatched, unclosed)
+"""The rules of this module."""

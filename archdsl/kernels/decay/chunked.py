@@ -1,0 +1,133 @@
+"""Chunk-parallel form of the decay family in plain PyTorch, with a hand-written backward.
+
+Within a chunk of C tokens that starts from state S (GLA, arXiv 2312.06635 §4; SSD, arXiv 2405.21060
+§6), with G the cumulative log decay and P[i, j] = (q_i exp(G_i - G_j)) . k_j for j <= i:
+
+    O   = (q exp(G)) S + P V
+    S'  = exp(G_C) S + (k exp(G_C - G))^T V
+
+The pair (chunk products, state recurrence) is a registered operator, so that `torch.compile` sees
+one node whatever the length, and packed lengths never recompile.
+"""
+
+import torch
+from torch import Tensor
+
+from archdsl.kernels.common import Window, load, store, windows
+from archdsl.kernels.gates import load_gate, store_gate
+
+
+def advance(states: Tensor, writes: Tensor, total: Tensor, window: Window) -> Tensor:
+    """Fill `states[first + 1 ...]` from chunk sums `writes`; return the window's start states.
+
+    `states` [N + 1, B*H, K, V], `writes` [L, K, V], `total` [L, W, 1]; the result is [L, K, V].
+    """
+    first, lanes = window.first, states.shape[1]
+    for chunk in range(window.chunks):
+        part = slice(chunk * lanes, (chunk + 1) * lanes)
+        start = states[first + chunk]
+        torch.addcmul(writes[part], total[part], start, out=states[first + chunk + 1])
+    return states[first : first + window.chunks].flatten(0, 1)
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    state: Tensor,
+    scale: float,
+    chunk: int,
+    before: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output [B, T, H, V] and the states at every chunk start and the end, [N + 1, B*H, K, V]."""
+    batch, length, heads, _ = q.shape
+    lanes = batch * heads
+    count = -(-length // chunk)
+    states = torch.empty((count + 1, lanes, *state.shape[2:]), dtype=state.dtype, device=q.device)
+    states[0] = state.flatten(0, 1)
+    out = torch.empty_like(v)
+    for window in windows(length, chunk, lanes):
+        query = load(q, window, state.dtype).mul_(scale)
+        key, value = load(k, window, state.dtype), load(v, window, state.dtype)
+        gate = load_gate(log_decay, q, window, state.dtype)
+        writes = torch.bmm((key * gate.leave()).mT, value)
+        starts = advance(states, writes, gate.total(), window)
+        result = torch.bmm(gate.pairs(query, key, before, not before), value)
+        store(out, window, result.baddbmm_(query.mul_(gate.enter(before)), starts))
+    return out, states
+
+
+def backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    states: Tensor,
+    d_out: Tensor,
+    d_state: Tensor,
+    scale: float,
+    chunk: int,
+    before: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients to q, k, v, log_decay (empty if None) and the initial state."""
+    grads = (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v))
+    d_log = torch.empty_like(log_decay) if log_decay is not None else q.new_empty(0)
+    flow = d_state.flatten(0, 1)
+    lanes = flow.shape[0]
+    for window in reversed(windows(q.shape[1], chunk, lanes)):
+        flow = _window_backward(
+            (q, k, v, d_out), log_decay, states, flow, (*grads, d_log), window, scale, before
+        )
+    return *grads, d_log, flow.view(d_state.shape)
+
+
+def retreat(flow: Tensor, reads: Tensor, total: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+    """State gradients through a window, backwards: (at each chunk's end [L, K, V], at its start).
+
+    `flow` [B*H, K, V] arrives at the window's end; `reads` [L, K, V] are the chunks' own reads.
+    """
+    lanes = flow.shape[0]
+    ends = torch.empty_like(reads)
+    for chunk in reversed(range(chunks)):
+        part = slice(chunk * lanes, (chunk + 1) * lanes)
+        ends[part] = flow
+        flow = torch.addcmul(reads[part], total[part], flow)
+    return ends, flow
+
+
+def _window_backward(
+    inputs: tuple[Tensor, ...],
+    log_decay: Tensor | None,
+    states: Tensor,
+    flow: Tensor,
+    grads: tuple[Tensor, ...],
+    window: Window,
+    scale: float,
+    before: bool,
+) -> Tensor:
+    """Write one window's gradients; return the state gradient at its start."""
+    query, key, value, d_out = (load(x, window, states.dtype) for x in inputs)
+    gate = load_gate(log_decay, inputs[0], window, states.dtype)
+    query.mul_(scale)
+    starts = states[window.first : window.first + window.chunks].flatten(0, 1)
+    stops = states[window.first + 1 : window.first + window.chunks + 1].flatten(0, 1)
+    enter, leave = gate.enter(before), gate.leave()
+
+    reads = torch.bmm((query * enter).mT, d_out)
+    ends, flow = retreat(flow, reads, gate.total(), window.chunks)
+    products = gate.pairs(query, key, before, not before)
+    d_value = torch.bmm(products.mT, d_out).baddbmm_(key * leave, ends)
+    d_products = torch.bmm(d_out, value.mT)
+    d_query, d_key = gate.pairs_backward(d_products, query, key, before, not before)
+    d_query.addcmul_(torch.bmm(d_out, starts.mT), enter)
+    d_key.addcmul_(torch.bmm(value, ends.mT), leave)
+
+    if log_decay is not None:
+        end = (stops * ends).sum(2)
+        row, col = query.mul_(d_query), key.mul_(d_key).neg_()
+        d_log = gate.backward(col, row, end) if before else gate.backward(col.add_(row), None, end)
+        store_gate(grads[3], window, d_log)
+    for grad, value_ in zip(grads, (d_query.mul_(scale), d_key, d_value), strict=False):
+        store(grad, window, value_)
+    return flow

@@ -1,0 +1,268 @@
+"""Chunk-parallel form of the delta family in plain PyTorch, with a hand-written backward.
+
+One algebra serves every member (WY transform: DeltaNet, arXiv 2406.06484 §3; Gated DeltaNet,
+arXiv 2412.06464 §3.3). With start state S, cumulative log decay G, erase rows e (times b), write
+keys k:
+
+    A[i, j] = (e_i exp(G_i - G_j)) . k_j for j < i,      (I + A) U = X - (e exp(G)) S
+    O  = (q exp(G)) S + P U,      S' = exp(G_C) S + (k exp(G_C - G))^T U
+
+Delta rule: X = b v. RWKV-7 (arXiv 2503.14456) erases from the undecayed state, so its erase rows -a
+use the G before their own token; its pairs (w, v) are written besides: X = -B V with B the pairs of
+e and w, O gains the pairs of q and w, and S' gains (w exp(G_C - G))^T V.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from archdsl.kernels.common import Window, load, store, windows
+from archdsl.kernels.gates import Gate, load_gate, store_gate
+from archdsl.kernels.triangular import invert_unit_lower
+
+
+class Inputs(NamedTuple):
+    """q, erase, key, value [B, T, H, .]; rate [B, T, H] (delta) or write [B, T, H, K] (RWKV-7)."""
+
+    q: Tensor
+    erase: Tensor
+    key: Tensor
+    value: Tensor
+    rate: Tensor | None
+    write: Tensor | None
+
+
+class Saved(NamedTuple):
+    """Chunk states [N + 1, B*H, K, V], inverses [N*B*H, C, C] and updates U [N*B*H, C, V]."""
+
+    states: Tensor
+    inverses: Tensor
+    updates: Tensor
+
+
+class _Loaded(NamedTuple):
+    """One window: scaled query, raw and rated erase rows and values, keys, second write keys."""
+
+    query: Tensor
+    raw_erase: Tensor
+    erase: Tensor
+    key: Tensor
+    raw_value: Tensor
+    value: Tensor
+    rate: Tensor | None
+    write: Tensor | None
+
+
+def _load(x: Inputs, window: Window, dtype: torch.dtype, scale: float) -> _Loaded:
+    query = load(x.q, window, dtype).mul_(scale)
+    erase, key, value = (load(part, window, dtype) for part in (x.erase, x.key, x.value))
+    if x.rate is None:
+        assert x.write is not None
+        write = load(x.write, window, dtype)
+        return _Loaded(query, erase, erase, key, value, value, None, write)
+    rate = load(x.rate.unsqueeze(-1), window, dtype)
+    return _Loaded(query, erase, erase * rate, key, value, value * rate, rate, None)
+
+
+def allocate(q: Tensor, state: Tensor, chunk: int) -> Saved:
+    """Unfilled buffers for what the backward needs."""
+    lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
+    key_dim, value_dim = state.shape[2:]
+    return Saved(
+        state.new_empty((count + 1, lanes, key_dim, value_dim)),
+        state.new_empty((count * lanes, chunk, chunk)),
+        state.new_empty((count * lanes, chunk, value_dim)),
+    )
+
+
+def forward(
+    x: Inputs, log_decay: Tensor | None, state: Tensor, scale: float, chunk: int
+) -> tuple[Tensor, Saved]:
+    """Output [B, T, H, V] and what the backward needs."""
+    saved = allocate(x.q, state, chunk)
+    lanes = saved.states.shape[1]
+    saved.states[0] = state.flatten(0, 1)
+    out = torch.empty_like(x.value)
+    for window in windows(x.q.shape[1], chunk, lanes):
+        part = _load(x, window, state.dtype, scale)
+        gate = load_gate(log_decay, x.q, window, state.dtype)
+        store(out, window, _window_forward(part, gate, saved, window))
+    return out, saved
+
+
+def _window_forward(x: _Loaded, gate: Gate, saved: Saved, window: Window) -> Tensor:
+    """The window's output [L, C, V]; fills its part of `saved`."""
+    lanes, shifted = saved.states.shape[1], x.write is not None
+    span = slice(window.first * lanes, (window.first + window.chunks) * lanes)
+    inverse, update = saved.inverses[span], saved.updates[span]
+    inverse.copy_(invert_unit_lower(gate.pairs(x.erase, x.key, shifted, False)))
+    leave, target = gate.leave(), x.value
+    writes = None
+    if x.write is not None:
+        target = torch.bmm(gate.pairs(x.erase, x.write, True, False), x.value).neg_()
+        writes = torch.bmm((x.write * leave).mT, x.value)
+    _advance(
+        saved.states, target, x.erase * gate.enter(shifted), x.key * leave, gate.total(),
+        inverse, update, writes, window,
+    )  # fmt: skip
+    starts = saved.states[window.first : window.first + window.chunks].flatten(0, 1)
+    out = torch.bmm(gate.pairs(x.query, x.key, False, True), update)
+    out.baddbmm_(x.query * gate.enter(), starts)
+    if x.write is not None:
+        out.baddbmm_(gate.pairs(x.query, x.write, False, True), x.value)
+    return out
+
+
+def _advance(
+    states: Tensor,
+    target: Tensor,
+    entering: Tensor,
+    leaving: Tensor,
+    total: Tensor,
+    inverse: Tensor,
+    update: Tensor,
+    writes: Tensor | None,
+    window: Window,
+) -> None:
+    """The sequential part: per chunk U = T (X - E S) and S' = total S + L^T U, into the buffers."""
+    lanes = states.shape[1]
+    for chunk in range(window.chunks):
+        part = slice(chunk * lanes, (chunk + 1) * lanes)
+        start, stop = states[window.first + chunk], states[window.first + chunk + 1]
+        rest = torch.baddbmm(target[part], entering[part], start, alpha=-1)
+        torch.bmm(inverse[part], rest, out=update[part])
+        torch.mul(start, total[part], out=stop)
+        stop.baddbmm_(leaving[part].mT, update[part])
+        if writes is not None:
+            stop.add_(writes[part])
+
+
+def backward(
+    x: Inputs,
+    log_decay: Tensor | None,
+    saved: Saved,
+    d_out: Tensor,
+    d_state: Tensor,
+    scale: float,
+    chunk: int,
+) -> tuple[list[Tensor | None], Tensor | None, Tensor]:
+    """Gradients to every input in the order of `Inputs`, to log_decay, to the initial state."""
+    grads = [None if part is None else torch.empty_like(part) for part in x]
+    d_log = None if log_decay is None else torch.empty_like(log_decay)
+    flow = d_state.flatten(0, 1)
+    for window in reversed(windows(x.q.shape[1], chunk, flow.shape[0])):
+        part = _load(x, window, flow.dtype, scale)
+        gate = load_gate(log_decay, x.q, window, flow.dtype)
+        d_window = load(d_out, window, flow.dtype)
+        found, ends, flow = _window_backward(part, gate, saved, d_window, flow, window)
+        if d_log is not None:
+            stops = saved.states[window.first + 1 : window.first + window.chunks + 1]
+            end = (stops.flatten(0, 1) * ends).sum(2)
+            store_gate(d_log, window, _gate_backward(part, gate, found, end))
+        for grad, value in zip(grads, _unrate(part, found, scale), strict=True):
+            if grad is not None and value is not None:
+                store(grad if grad.dim() == 4 else grad.unsqueeze(-1), window, value)
+    return grads, d_log, flow.view(d_state.shape)
+
+
+class _Gradients(NamedTuple):
+    """Gradients of a window to scaled query, rated erase rows, keys, rated values, write keys."""
+
+    query: Tensor
+    erase: Tensor
+    key: Tensor
+    value: Tensor
+    write: Tensor | None
+
+
+def _window_backward(
+    x: _Loaded, gate: Gate, saved: Saved, d_out: Tensor, flow: Tensor, window: Window
+) -> tuple[_Gradients, Tensor, Tensor]:
+    """The window's gradients, the state gradients at its chunks' ends, and that at its start."""
+    lanes, shifted = saved.states.shape[1], x.write is not None
+    span = slice(window.first * lanes, (window.first + window.chunks) * lanes)
+    inverse, update = saved.inverses[span], saved.updates[span]
+    starts = saved.states[window.first : window.first + window.chunks].flatten(0, 1)
+    enter, leave = gate.enter(), gate.leave()
+    erase_enter = gate.enter(True) if shifted else enter
+
+    d_update = torch.bmm(gate.pairs(x.query, x.key, False, True).mT, d_out)
+    reads = torch.bmm((x.query * enter).mT, d_out)
+    ends, d_target, flow = _retreat(
+        flow, reads, d_update, x.erase * erase_enter, x.key * leave, gate.total(), inverse
+    )
+    d_query, d_key = gate.pairs_backward(torch.bmm(d_out, update.mT), x.query, x.key, False, True)
+    d_erase, d_key_too = gate.pairs_backward(
+        torch.bmm(d_target, update.mT).neg_(), x.erase, x.key, shifted, False
+    )
+    d_query.addcmul_(torch.bmm(d_out, starts.mT), enter)
+    d_erase.addcmul_(torch.bmm(d_target, starts.mT), erase_enter, value=-1)
+    d_key.add_(d_key_too).addcmul_(torch.bmm(update, ends.mT), leave)
+    found = _Gradients(d_query, d_erase, d_key, d_target, None)
+    if x.write is not None:
+        found = _write_backward(x, gate, found, d_out, ends, leave)
+    return found, ends, flow
+
+
+def _write_backward(
+    x: _Loaded, gate: Gate, found: _Gradients, d_out: Tensor, ends: Tensor, leave: Tensor
+) -> _Gradients:
+    """Add the gradients through RWKV-7's second write: X = -B V, O += Pw V, S' += (w leave)^T V."""
+    assert x.write is not None
+    d_lead = found.value.neg()
+    lead = gate.pairs(x.erase, x.write, True, False)
+    read = gate.pairs(x.query, x.write, False, True)
+    d_value = torch.bmm(lead.mT, d_lead).baddbmm_(read.mT, d_out).baddbmm_(x.write * leave, ends)
+    d_erase, d_write = gate.pairs_backward(
+        torch.bmm(d_lead, x.value.mT), x.erase, x.write, True, False
+    )
+    d_query, d_write_too = gate.pairs_backward(
+        torch.bmm(d_out, x.value.mT), x.query, x.write, False, True
+    )
+    d_write.add_(d_write_too).addcmul_(torch.bmm(x.value, ends.mT), leave)
+    return _Gradients(
+        found.query.add_(d_query), found.erase.add_(d_erase), found.key, d_value, d_write
+    )
+
+
+def _retreat(
+    flow: Tensor,
+    reads: Tensor,
+    d_update: Tensor,
+    entering: Tensor,
+    leaving: Tensor,
+    total: Tensor,
+    inverse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sequential part backwards: state gradients at chunk ends, of X, and at the start."""
+    lanes = flow.shape[0]
+    ends, d_target = torch.empty_like(reads), torch.empty_like(d_update)
+    for chunk in reversed(range(reads.shape[0] // lanes)):
+        part = slice(chunk * lanes, (chunk + 1) * lanes)
+        ends[part] = flow
+        rest = torch.baddbmm(d_update[part], leaving[part], flow)
+        torch.bmm(inverse[part].mT, rest, out=d_target[part])
+        flow = torch.addcmul(reads[part], total[part], flow)
+        flow.baddbmm_(entering[part].mT, d_target[part], alpha=-1)
+    return ends, d_target, flow
+
+
+def _gate_backward(x: _Loaded, gate: Gate, found: _Gradients, end: Tensor) -> Tensor:
+    """Gradient to the log decay [L, C, W]: every row and column scales with exp(+G) or exp(-G)."""
+    inclusive = (x.query * found.query).addcmul_(x.key, found.key, value=-1)
+    if x.write is None or found.write is None:
+        return gate.backward(inclusive.addcmul_(x.erase, found.erase), None, end)
+    inclusive.addcmul_(x.write, found.write, value=-1)
+    return gate.backward(inclusive, x.erase * found.erase, end)
+
+
+def _unrate(x: _Loaded, found: _Gradients, scale: float) -> tuple[Tensor | None, ...]:
+    """Gradients to the raw inputs, in the order of `Inputs`."""
+    d_query = found.query.mul_(scale)
+    if x.rate is None:
+        return d_query, found.erase, found.key, found.value, None, found.write
+    d_rate = (x.raw_erase * found.erase).sum(2, keepdim=True)
+    d_rate += (x.raw_value * found.value).sum(2, keepdim=True)
+    d_erase, d_value = found.erase.mul_(x.rate), found.value.mul_(x.rate)
+    return d_query, d_erase, found.key, d_value, d_rate, None

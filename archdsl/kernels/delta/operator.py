@@ -1,0 +1,168 @@
+"""The chunked delta form as a registered operator: one node for `torch.compile`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from archdsl.kernels.common import buckets
+from archdsl.kernels.delta.chunked import Inputs, Saved, backward, forward
+from archdsl.kernels.delta.flops import flops
+
+
+@torch.library.custom_op("archdsl::delta", mutates_args=())
+def delta_op(
+    q: Tensor,
+    erase: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None,
+    write: Tensor | None,
+    log_decay: Tensor | None,
+    state: Tensor,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    chunk: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Output, final state, and three buffers for the backward (empty when packed)."""
+    x = Inputs(q, erase, key, value, rate, write)
+    if cu_seqlens is None:
+        out, saved = forward(x, log_decay, state, scale, chunk)
+        return out, saved.states[-1].clone().view(state.shape), *saved
+    out, final = torch.empty_like(value), state.clone()
+    for bucket in buckets(cu_seqlens, chunk):
+        part = Inputs(*bucket.gather_all(x))
+        (log,) = bucket.gather_all((log_decay,))
+        tokens, saved = forward(part, log, state[bucket.rows], scale, chunk)
+        bucket.scatter(out, tokens)
+        final[bucket.rows] = saved.states[-1].view(-1, *state.shape[1:])
+    return out, final, state.new_empty(0), state.new_empty(0), state.new_empty(0)
+
+
+@delta_op.register_fake
+def _(
+    q: Tensor,
+    erase: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None,
+    write: Tensor | None,
+    log_decay: Tensor | None,
+    state: Tensor,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    chunk: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    out, final = torch.empty_like(value), torch.empty_like(state)
+    if cu_seqlens is not None:
+        return out, final, state.new_empty(0), state.new_empty(0), state.new_empty(0)
+    lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
+    key_dim, value_dim = state.shape[2:]
+    return (
+        out,
+        final,
+        state.new_empty((count + 1, lanes, key_dim, value_dim)),
+        state.new_empty((count * lanes, chunk, chunk)),
+        state.new_empty((count * lanes, chunk, value_dim)),
+    )
+
+
+@torch.library.custom_op("archdsl::delta_backward", mutates_args=())
+def delta_backward_op(
+    q: Tensor,
+    erase: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None,
+    write: Tensor | None,
+    log_decay: Tensor | None,
+    state: Tensor,
+    states: Tensor,
+    inverses: Tensor,
+    updates: Tensor,
+    cu_seqlens: Tensor | None,
+    d_out: Tensor,
+    d_final: Tensor,
+    scale: float,
+    chunk: int,
+) -> list[Tensor]:
+    """Gradients to the inputs in order (empty where None), log_decay and the state."""
+    x = Inputs(q, erase, key, value, rate, write)
+    if cu_seqlens is None:
+        saved = Saved(states, inverses, updates)
+        grads, d_log, d_state = backward(x, log_decay, saved, d_out, d_final, scale, chunk)
+        return [*_filled([*grads, d_log], state), d_state]
+    found = [None if part is None else torch.empty_like(part) for part in (*x, log_decay)]
+    d_state = d_final.clone()
+    for bucket in buckets(cu_seqlens, chunk):
+        part = Inputs(*bucket.gather_all(x))
+        (log,) = bucket.gather_all((log_decay,))
+        _, saved = forward(part, log, state[bucket.rows], scale, chunk)
+        arrived = (bucket.gather(d_out), d_final[bucket.rows])
+        grads, d_log, flow = backward(part, log, saved, *arrived, scale, chunk)
+        bucket.scatter_all(found, [*grads, d_log])
+        d_state[bucket.rows] = flow
+    return [*_filled(found, state), d_state]
+
+
+def _filled(grads: list[Tensor | None], like: Tensor) -> list[Tensor]:
+    """Operators cannot return None: an empty tensor stands for it."""
+    return [like.new_empty(0) if grad is None else grad for grad in grads]
+
+
+@delta_backward_op.register_fake
+def _(
+    q: Tensor,
+    erase: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rate: Tensor | None,
+    write: Tensor | None,
+    log_decay: Tensor | None,
+    state: Tensor,
+    states: Tensor,
+    inverses: Tensor,
+    updates: Tensor,
+    cu_seqlens: Tensor | None,
+    d_out: Tensor,
+    d_final: Tensor,
+    scale: float,
+    chunk: int,
+) -> list[Tensor]:
+    inputs = (q, erase, key, value, rate, write, log_decay)
+    grads = [None if x is None else torch.empty_like(x) for x in inputs]
+    return [*_filled(grads, state), torch.empty_like(state)]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.scale, ctx.chunk = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, *output[2:])
+
+
+def _differentiate(
+    ctx: Any, d_out: Tensor | None, d_final: Tensor | None, *_: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    *x, state, cu_seqlens, states, inverses, updates = ctx.saved_tensors
+    d_out = torch.zeros_like(x[3]) if d_out is None else d_out
+    d_final = torch.zeros_like(state) if d_final is None else d_final
+    buffers = (state, states, inverses, updates, cu_seqlens)
+    *grads, d_state = delta_backward_op(*x, *buffers, d_out, d_final, ctx.scale, ctx.chunk)
+    given = [None if part is None else grad for part, grad in zip(x, grads, strict=True)]
+    return *given, d_state, None, None, None
+
+
+delta_op.register_autograd(_differentiate, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.archdsl.delta)
+def _count(q: Any, *x: Any, out_shape: Any = None, **_: Any) -> int:
+    batch, length, heads, key_dim = q
+    write, log, chunk = x[4], x[5], x[9]
+    per_channel = log is not None and len(log) == 4
+    general = write is not None
+    return flops(
+        batch, length, heads, key_dim, x[2][3],
+        chunk=chunk, per_channel=per_channel, general=general,
+    )  # fmt: skip

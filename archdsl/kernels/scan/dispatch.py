@@ -1,0 +1,88 @@
+"""The public entry of the scan family: checks, choice of form, packed sequences."""
+
+import torch
+from torch import Tensor
+
+from archdsl.kernels.common import (
+    by_sequence,
+    check_packed,
+    check_shape,
+    choose_form,
+    segments,
+    sequences,
+)
+from archdsl.kernels.scan.chunked import scan_op
+from archdsl.kernels.scan.reference import reference
+from archdsl.kernels.scan.step import step
+
+
+def choose(b: Tensor, *, packed: bool = False, backend: str | None = None) -> tuple[str, str]:
+    """The form that will run for inputs [B, T, ...], and why."""
+    length, device = b.shape[1], b.device.type
+    for_step, for_chunked = "a single multiply-add", "blocks of time advance together"
+    return choose_form(length, device, packed, backend, for_step, for_chunked)
+
+
+def scan(
+    a: Tensor | None,
+    b: Tensor,
+    *,
+    log_a: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Run `h_t = a_t * h_{t-1} + b_t` elementwise, real or complex.
+
+    b [B, T, ...]; a broadcasts to it, or `log_a` is given instead (a = exp(log_a), real part <= 0).
+    |a| <= 1 is assumed: products over a block of time must not overflow. `cu_seqlens` [N + 1] packs
+    N sequences in B = 1. Returns h like b and the last h [B or N, ...]; both are float32 or
+    complex64 (float64 or complex128 for double inputs).
+    """
+    if (a is None) == (log_a is None):
+        raise ValueError("give exactly one of a and log_a")
+    check_packed(cu_seqlens, b.shape[0])
+    gate = a if log_a is None else log_a
+    assert gate is not None
+    dtype = _dtype(gate, b, initial_state)
+    gate = gate.to(dtype) if log_a is None else gate.to(dtype).exp()
+    write = b.to(dtype)
+    gate = gate.expand(write.shape)
+    shape = (sequences(cu_seqlens, b.shape[0]), *b.shape[2:])
+    check_shape("initial_state", initial_state, shape)
+    start = b.new_zeros(shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
+    name, _ = choose(b, packed=cu_seqlens is not None, backend=backend)
+    if name == "step":
+        return step(gate, write, start)
+    if name == "reference":
+        return by_sequence(reference, (gate, write), start, cu_seqlens)
+    if cu_seqlens is not None:
+        return _packed(gate, write, start, cu_seqlens)
+    return _flat(gate, write, start)
+
+
+def _dtype(*tensors: Tensor | None) -> torch.dtype:
+    """float32, float64, complex64 or complex128: what the inputs need and no less than float32."""
+    dtype = torch.float32
+    for x in tensors:
+        if x is not None:
+            dtype = torch.promote_types(dtype, x.dtype)
+    return dtype
+
+
+def _flat(a: Tensor, b: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the operator on [B, T, D] and restore trailing dimensions."""
+    flat = [x.reshape(*x.shape[:2], -1) for x in (a, b)]
+    h, last = scan_op(*flat, start.reshape(start.shape[0], -1))
+    return h.reshape(b.shape), last.reshape(start.shape)
+
+
+def _packed(a: Tensor, b: Tensor, start: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+    """One scan over all sequences: first tokens forget, and carry the initial state in b."""
+    rows, first = segments(cu_seqlens, b.shape[1])
+    head = first.view(1, -1, *(1,) * (b.dim() - 2))
+    write = torch.where(head, torch.addcmul(b, a, start[rows][None]), b)
+    h, _ = _flat(a.masked_fill(head, 0), write, torch.zeros_like(start[:1]))
+    last = h[0, (cu_seqlens[1:] - 1).clamp(min=0)]
+    empty = cu_seqlens[1:] == cu_seqlens[:-1]
+    return h, torch.where(empty.view(-1, *(1,) * (b.dim() - 2)), start, last)

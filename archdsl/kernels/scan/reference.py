@@ -1,0 +1,17 @@
+"""The diagonal recurrence as written, one token at a time: `h_t = a_t * h_{t-1} + b_t`.
+
+The core of minGRU and minLSTM (arXiv 2410.01201), HGRN (2311.04823), LRU (2303.06349), RG-LRU
+(2402.19427), S4D (2206.11893), S5 (2208.04933), Mamba's S6 (2312.00752) and GateLoop (2311.01927).
+"""
+
+import torch
+from torch import Tensor
+
+
+def reference(a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Return h [B, T, ...] and the last h [B, ...]; a, b [B, T, ...], `state` [B, ...] is the h before."""
+    outputs = []
+    for token in range(b.shape[1]):
+        state = a[:, token] * state + b[:, token]
+        outputs.append(state)
+    return torch.stack(outputs, 1), state

@@ -1,0 +1,36 @@
+"""How differently a model's activations fire on different sequences."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import TYPE_CHECKING, ClassVar
+
+from archdsl.search.metrics.base import FLOOR, Need, TrainingFree
+
+if TYPE_CHECKING:
+    from archdsl.search.metrics.evidence import Evidence
+
+
+class ActivationDistance(TrainingFree):
+    """ln det K, where K_ij is the share of activations whose sign agrees on sequences i and j.
+
+    "Neural Architecture Search without Training" (Mellor et al., ICML 2021, NWOT). Two corrections:
+    K is divided by the number of activations, which the published code is not, so that width and
+    depth do not decide; and the determinant is the sum of ln(v + 1e-5) over the eigenvalues, which is
+    finite where two sequences fire alike and ``slogdet`` is minus infinity. The codes are the signs
+    of the outputs of all mixers and cells.
+    """
+
+    name: ClassVar[str] = "activation_distance"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SIGNS})
+
+    def measure(self, evidence: Evidence) -> float:
+        """ln det K; at most 0."""
+        import torch
+
+        if evidence.codes is None:
+            return nan
+        code = evidence.codes.float() * 2 - 1
+        agreement = ((code @ code.T).double() / code.shape[1] + 1) / 2
+        values = torch.linalg.eigvalsh(agreement).clamp_min(0)
+        return float((values + FLOOR).log().sum())

@@ -1,0 +1,57 @@
+"""Who goes on: shares of what was seen so far, with several objectives by Pareto rank.
+
+Successive halving in its stopping form ("Massively Parallel Hyperparameter Tuning", Li et al., MLSys
+2020, algorithm 1, asked at the moment a result arrives): a candidate is compared with all results its
+stage has seen by then, so every decision is final and nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
+from typing import TypeAlias
+
+Values: TypeAlias = Sequence[float]
+"""Objective values with signs turned so that larger is better."""
+
+
+def among_best(value: float, others: Sequence[float], share: Fraction) -> bool:
+    """Whether ``value`` is among the best ``share`` of itself and ``others``; ties go on.
+
+    At least one place is always free, so the first candidate goes on, and every new best one.
+    """
+    better = sum(other > value for other in others)
+    return better < ceil(share * (len(others) + 1))
+
+
+def promoted(result: Values, others: Sequence[Values], share: Fraction) -> bool:
+    """The same for results with several objectives, ordered as :func:`standings` does."""
+    places = standings([*others, result])
+    return among_best(-places[-1], [-place for place in places[:-1]], share)
+
+
+def standings(results: Sequence[Values]) -> list[int]:
+    """The place of each result, 0 the best: by Pareto rank, then by the first objective."""
+    ranks = pareto_ranks(results)
+    keys = [(rank, -result[0]) for rank, result in zip(ranks, results, strict=True)]
+    order = {key: place for place, key in enumerate(sorted(set(keys)))}
+    return [order[key] for key in keys]
+
+
+def pareto_ranks(results: Sequence[Values]) -> list[int]:
+    """0 for results that nothing dominates, 1 for those only rank 0 dominates, and so on."""
+    ranks: dict[int, int] = {}
+    left = set(range(len(results)))
+    while left:
+        front = {i for i in left if not any(dominates(results[j], results[i]) for j in left)}
+        ranks |= dict.fromkeys(front, max(ranks.values(), default=-1) + 1)
+        left -= front
+    return [ranks[i] for i in range(len(results))]
+
+
+def dominates(one: Values, other: Values) -> bool:
+    """Whether ``one`` is nowhere worse and somewhere better."""
+    return all(a >= b for a, b in zip(one, other, strict=True)) and any(
+        a > b for a, b in zip(one, other, strict=True)
+    )
