@@ -156,7 +156,9 @@ def _marks(span: Span, label: str, style: str) -> Iterator[_Mark]:
     yield _Mark(last_line, len(text) - len(text.lstrip()), last, label, style)
 
 
-def _excerpt(source: Source, marks: Sequence[_Mark], gutter: int, width: int, sign: str) -> list[Row]:
+def _excerpt(
+    source: Source, marks: Sequence[_Mark], gutter: int, width: int, sign: str
+) -> list[Row]:
     primary = marks[0]
     place = f"{printable(source.name)}:{primary.line}:{primary.start + 1}"
     rows: list[Row] = [[(f"{'':{gutter}}{sign} ", "frame"), (place, "")], _frame(gutter)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from math import cos, isfinite, pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,12 +39,6 @@ class Progress:
     step: int
     loss: float
     rate: float
-
-
-def seed_of(*parts: object) -> int:
-    """A seed below 2³¹ that depends on ``parts`` alone."""
-    digest = blake2b(":".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % 2**31
 
 
 class Trainer:

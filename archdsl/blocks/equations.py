@@ -33,6 +33,9 @@ ELEMENTWISE: dict[str, int] = {
 LINEAR_OPTIONS = ("bias", "diagonal", "init")
 """``linear(…, bias = false)``; ``diagonal = true`` is one weight a channel (``a ⊙ h``)."""
 
+MARK = "mark"
+"""An option the compiler puts on a ``linear`` to tell it from an equal one; never printed."""
+
 FUNCTIONS = (*ELEMENTWISE, "linear", "norm")
 """Every function an equation may call."""
 
@@ -96,7 +99,7 @@ def text(expression: Expression, binding: int = 0) -> str:
             body = f"{text(left, level)} {_SIGN[function]} {text(right, level + 1)}"
             return _bracket(body, binding > level)
         case Apply(function, arguments, options):
-            named = [f"{key} = {str(value).lower()}" for key, value in options]
+            named = [f"{k} = {str(value).lower()}" for k, value in options if k != MARK]
             return f"{function}({', '.join([*map(text, arguments), *named])})"
 
 

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from archdsl.blocks.nn.attention import SoftmaxAttention
 from archdsl.blocks.nn.base import Context, State
+from archdsl.blocks.nn.cell import CellRecurrence
 from archdsl.blocks.nn.dense import Head
 from archdsl.blocks.nn.memory import DecayMemory, DeltaMemory, ScanMemory
 from archdsl.blocks.nn.structure import RegionModule
@@ -28,7 +29,7 @@ IGNORED = -100
 LOGITS_AT_ONCE = 2**24
 """Logits a loss holds at a time, in elements."""
 
-HIDDEN = (SoftmaxAttention, DecayMemory, DeltaMemory, ScanMemory)
+HIDDEN = (SoftmaxAttention, DecayMemory, DeltaMemory, ScanMemory, CellRecurrence)
 """Modules whose (first) output ``[B, T, D]`` is a mixer's hidden representation."""
 
 

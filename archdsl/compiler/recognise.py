@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archdsl.blocks.op import Op
+from archdsl.blocks.ops.cell import CellRecurrence
 from archdsl.blocks.ops.memory import DecayMemory, DeltaMemory, Memory, Recurrence, ScanMemory
 from archdsl.compiler.graph import Graph, Node, Now, Replacement
 
@@ -31,12 +32,36 @@ def recognise(graph: Graph) -> Graph:
 
 
 def _rewrite(old: Graph, node: Node, now: Now) -> Replacement | None:
+    if isinstance(node.op, CellRecurrence):
+        plan, note = cell_plan(node.op)
+        op = node.op.model_copy(update={"plan": plan})
+        return Replacement.by(replace(node, op=op).noted(note))
     if not isinstance(node.op, Memory):
         return None
     family = family_of(node.op)
     name = NAMES[node.op.memory, node.op.bias, node.op.decay]
     note = f"this is {name}: {reason(node.op, family)}"
     return Replacement.by(replace(node, op=family).noted(note))
+
+
+def cell_plan(cell: CellRecurrence) -> tuple[str, str]:
+    """How a cell runs, and why, from its equations."""
+    analysis = cell.analysis
+    if analysis.scans is not None:
+        return "scan", (
+            "this cell is a scan: no state inside a gate, and each state elementwise linear in itself,"
+            " so family `scan`"
+        )
+    obstacle = analysis.obstacle()
+    where = f" (`{obstacle}`)" if obstacle else ""
+    if analysis.elementwise:
+        return "sequential", (
+            f"this cell is nonlinear in its state{where} with a diagonal Jacobian, so family `cell`,"
+            " a step at a time"
+        )
+    return "sequential", (
+        f"this cell is nonlinear in its state{where} across channels, so family `cell`, a step at a time"
+    )
 
 
 def family_of(point: Memory) -> Op:

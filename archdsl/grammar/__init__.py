@@ -1,0 +1,1 @@
+"""The language's text side: from text to syntax tree and back."""

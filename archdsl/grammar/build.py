@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Literal, Protocol, cast
 
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span
@@ -106,7 +107,7 @@ class Builder(threading.local):
     def fresh(self, token: Token) -> Span:
         """The span of a name being given to something, which no reserved word may be."""
         span = self.at(token)
-        if token in RESERVED:
+        if str(token) in RESERVED:
             self.found.append(reserved(str(token), span))
         return span
 
@@ -120,9 +121,11 @@ class Builder(threading.local):
     # --- the file ---------------------------------------------------------------------------------
 
     def start(self, children: Children) -> tuple[ast.Item, ...]:
+        """Every item of the file."""
         return tuple(children)
 
     def use(self, children: Children) -> ast.Use:
+        """``use "path" as name``."""
         path = children[1]
         alias = children[3] if len(children) > 3 else None
         if alias is not None:
@@ -135,12 +138,14 @@ class Builder(threading.local):
         )
 
     def let(self, children: Children) -> ast.Let:
+        """``let name = value``."""
         _, name, _, value = children
         return ast.Let(
             span=self.span(children), name=str(name), value=value, name_span=self.fresh(name)
         )
 
     def definition(self, children: Children) -> ast.Def:
+        """``def name(parameters) = value`` or with a body."""
         name, last = children[1], children[-1]
         body = last if isinstance(last, ast.Body) else None
         parameters = children[2] if isinstance(children[2], Enclosed) else None
@@ -154,17 +159,21 @@ class Builder(threading.local):
         )
 
     def parameters(self, children: Children) -> Enclosed:
+        """The parameters in their parentheses."""
         return _enclosed(children)
 
     def parameter(self, children: Children) -> ast.Parameter:
+        """``name`` or ``name = default``."""
         self.fresh(children[0])
         default = children[2] if len(children) > 1 else None
         return ast.Parameter(span=self.span(children), name=str(children[0]), default=default)
 
     def model(self, children: Children) -> ast.Model:
+        """``model { … }``."""
         return ast.Model(span=self.span(children), body=children[1])
 
     def require(self, children: Children) -> ast.Require:
+        """``require a <= b``."""
         _, left, operator, right = children
         condition = ast.Compare(
             span=self.span(children[1:]), operator=cast(Any, str(operator)), left=left, right=right
@@ -172,30 +181,35 @@ class Builder(threading.local):
         return ast.Require(span=self.span(children), condition=condition)
 
     def task(self, children: Children) -> ast.Task:
+        """``task name = value``."""
         _, name, _, value = children
         return ast.Task(
             span=self.span(children), name=str(name), value=value, name_span=self.fresh(name)
         )
 
     def section(self, children: Children) -> ast.Section:
+        """``train { … }`` or ``search { … }``."""
         name = cast(Literal["train", "search"], str(children[0]))
         return ast.Section(span=self.span(children), name=name, settings=_nodes(children))
 
     def setting(self, children: Children) -> ast.Setting:
+        """``name = value``."""
         name, _, value = children
         return ast.Setting(
             span=self.span(children), name=str(name), value=value, name_span=self.fresh(name)
         )
 
     def objective(self, children: Children) -> ast.Objective:
+        """``maximize value`` or ``minimize value``."""
         direction = cast(Literal["maximize", "minimize"], str(children[0]))
         return ast.Objective(span=self.span(children), direction=direction, value=children[1])
 
     # --- bodies -----------------------------------------------------------------------------------
 
     def body(self, children: Children) -> ast.Body:
+        """``{ … }``."""
         items = _nodes(children)
-        for item, following in zip(items, items[1:], strict=False):
+        for item, following in pairwise(items):
             self.check_word(item, following)
         return ast.Body(span=self.span(children), items=items)
 
@@ -211,6 +225,7 @@ class Builder(threading.local):
             self.found.append(code_in_file(word, item.span))
 
     def equation(self, children: Children) -> ast.Equation:
+        """``name = value`` in a body."""
         target, _, value = children
         return ast.Equation(
             span=self.span(children),
@@ -220,6 +235,7 @@ class Builder(threading.local):
         )
 
     def layer(self, children: Children) -> ast.Layer:
+        """A layer with or without its label."""
         if isinstance(children[0], ast.Node):
             return ast.Layer(span=self.span(children), label=None, value=self.branches(children))
         return ast.Layer(
@@ -236,15 +252,19 @@ class Builder(threading.local):
     # --- values -----------------------------------------------------------------------------------
 
     def choice(self, children: Children) -> ast.Choice:
+        """``a | b``."""
         return ast.Choice(span=self.span(children), alternatives=_nodes(children))
 
     def plain_range(self, children: Children) -> ast.Range:
+        """``low .. high``."""
         return self.range(children, None, log=False)
 
     def stepped_range(self, children: Children) -> ast.Range:
+        """``low .. high by step``."""
         return self.range(children, children[4], log=False)
 
     def log_range(self, children: Children) -> ast.Range:
+        """``low .. high log``."""
         return self.range(children, None, log=True)
 
     def range(self, children: Children, step: ast.Expression | None, log: bool) -> ast.Range:
@@ -254,6 +274,7 @@ class Builder(threading.local):
         )
 
     def operation(self, children: Children) -> ast.Expression:
+        """``a + b - c``, left-associative."""
         value = children[0]
         if self.too_many(len(children) // 2, self.span(children)):
             return cast(ast.Expression, value)
@@ -263,6 +284,7 @@ class Builder(threading.local):
         return cast(ast.Expression, value)
 
     def unary(self, children: Children) -> ast.Expression:
+        """``-a``."""
         *signs, value = children
         if self.too_many(len(signs), self.span(children)):
             return cast(ast.Expression, value)
@@ -272,10 +294,12 @@ class Builder(threading.local):
         return cast(ast.Expression, value)
 
     def number(self, children: Children) -> ast.Number:
+        """``4M``."""
         text, span = str(children[0]), self.at(children[0])
         return ast.Number(span=span, text=text, value=self.bounded(text, span, numbers.value))
 
     def ratio(self, children: Children) -> ast.Ratio:
+        """``3:1``."""
         text, span = str(children[0]), self.at(children[0])
         return ast.Ratio(span=span, parts=self.bounded(text, span, numbers.parts))
 
@@ -287,18 +311,23 @@ class Builder(threading.local):
         return read("1" if ":" not in text else "1:1") if complaint else read(text)
 
     def string(self, children: Children) -> ast.String:
+        """``"text"``."""
         return ast.String(span=self.at(children[0]), value=children[0][1:-1])
 
     def true(self, children: Children) -> ast.Boolean:
+        """``true``."""
         return ast.Boolean(span=self.at(children[0]), value=True)
 
     def false(self, children: Children) -> ast.Boolean:
+        """``false``."""
         return ast.Boolean(span=self.at(children[0]), value=False)
 
     def nothing(self, children: Children) -> ast.Nothing:
+        """``none``."""
         return ast.Nothing(span=self.at(children[0]))
 
     def component(self, children: Children) -> ast.Component:
+        """``name(arguments) { … }`` and its shorter forms."""
         names = [child for child in children if getattr(child, "type", "") == "NAME"]
         arguments = next((child for child in children if isinstance(child, Enclosed)), None)
         body = children[-1] if isinstance(children[-1], ast.Body) else None
@@ -311,27 +340,31 @@ class Builder(threading.local):
         )
 
     def call(self, children: Children) -> ast.Call:
+        """``(a | b)(arguments)``."""
         _, function, _, arguments = children
-        return ast.Call(
-            span=self.span(children), function=function, arguments=tuple(arguments)
-        )
+        return ast.Call(span=self.span(children), function=function, arguments=tuple(arguments))
 
     def group(self, children: Children) -> ast.Group:
+        """``(a)``."""
         return ast.Group(span=self.span(children), value=children[1])
 
     def array(self, children: Children) -> ast.Array:
+        """``[a, b]``."""
         return ast.Array(span=self.span(children), items=_nodes(children))
 
     def arguments(self, children: Children) -> Enclosed:
+        """The arguments in their parentheses."""
         return _enclosed(children)
 
     def named_argument(self, children: Children) -> ast.Argument:
+        """``name = value``."""
         name, _, value = children
         return ast.Argument(
             span=self.span(children), name=str(name), value=value, name_span=self.at(name)
         )
 
     def positional_argument(self, children: Children) -> ast.Argument:
+        """``value``."""
         return ast.Argument(span=self.span(children), name=None, value=children[0])
 
 

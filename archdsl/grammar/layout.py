@@ -186,7 +186,9 @@ class Layout:
             bare = binding(_expression(part)) >= level
             return self.element(part, column, used, tail) if bare else [within(part, level)]  # type: ignore[arg-type]
 
-        return self.one_per_line(Slots(parts, value.span.start, value.span.end, write, leads), column)
+        return self.one_per_line(
+            Slots(parts, value.span.start, value.span.end, write, leads), column
+        )
 
     def component(self, value: ast.Component, column: int, used: int, tail: int) -> Lines:
         """A component whose arguments or layers stand one per line."""

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lark import Lark, Token, __version__
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from lark.exceptions import UnexpectedInput, UnexpectedToken
 from lark.parsers.lalr_interactive_parser import InteractiveParser
 from lark.utils import TextSlice
 
@@ -59,7 +59,7 @@ def parse_source(source: Source) -> ast.Program:
     nesting = check(source)
     _builder.reset(source)
     try:
-        items = _grammar().parse(source.text)
+        items = cast(tuple[ast.Item, ...], _grammar().parse(source.text))
     except UnexpectedInput:
         raise ArchError(_diagnose(source)) from None
     if _builder.found:
@@ -138,7 +138,7 @@ class _Recovery:
         found: dict[int, Diagnostic] = {}
         while len(found) + len(_builder.found) < most:
             try:
-                self.parser.resume_parse()
+                self.parser.resume_parse()  # type: ignore[no-untyped-call]
                 break
             except UnexpectedInput as error:
                 index = self.index_of(error)
@@ -163,7 +163,7 @@ class _Recovery:
             index=index,
             end=self.end,
             offset=error.pos_in_stream or 0,
-            expected=self.parser.accepts(),
+            expected=_accepted(self.parser),
         )
         return explain(place)
 
@@ -212,7 +212,7 @@ class _Recovery:
         state = self.parser.parser_state
         braces = sum(opening.bracket == "{" for opening in opened)
         while state.value_stack:
-            if _open_braces(state.value_stack) == braces and "RBRACE" in self.parser.accepts():
+            if _open_braces(state.value_stack) == braces and "RBRACE" in _accepted(self.parser):
                 return _move(self.parser, offset)
             del state.value_stack[-1], state.state_stack[-1]
         return False
@@ -234,7 +234,13 @@ def _token(kind: str, text: str, diagnostic: Diagnostic) -> Token:
     return Token(kind, text, diagnostic.span.start, end_pos=diagnostic.span.end)
 
 
+def _accepted(parser: InteractiveParser) -> set[str]:
+    """The terminals that a parser could take now."""
+    return cast(set[str], parser.accepts())  # type: ignore[no-untyped-call]
+
+
 def _move(parser: InteractiveParser, offset: int) -> bool:
     """Let the lexer go on from an offset."""
+    assert parser.lexer_thread.state is not None
     parser.lexer_thread.state.line_ctr.char_pos = offset
     return True

@@ -37,7 +37,8 @@ def _in_order(automaton: dict[str, Any]) -> dict[str, Any]:
     tokens = sorted(automaton["tokens"].values())
     states = {
         state: sorted(
-            ((automaton["tokens"][token], action) for token, action in actions.items()), key=itemgetter(0)
+            ((automaton["tokens"][token], action) for token, action in actions.items()),
+            key=itemgetter(0),
         )
         for state, actions in automaton["states"].items()
     }

@@ -49,21 +49,32 @@ class Gate:
         raise NotImplementedError
 
     def pairs_backward(
-        self, grad: Tensor, rows: Tensor, cols: Tensor, shifted: bool, diagonal: bool
+        self, grad: Tensor, rows: Tensor, cols: Tensor, shifted: bool
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of `pairs` to its rows and columns, each [L, C, K]; may overwrite `grad`."""
+        """Gradients of `pairs` to its rows and columns below the diagonal, each [L, C, K].
+
+        The diagonal takes no part in the gate's gradient, and is left to the caller. May
+        overwrite `grad` below and above the diagonal.
+        """
         raise NotImplementedError
 
-    def backward(self, inclusive: Tensor, shifted: Tensor | None, end: Tensor) -> Tensor:
-        """Gradient to `log` [L, C, W] from those to each row's G, the shifted G, and the last G.
+    def backward(
+        self, rows: Tensor, shifted: Tensor | None, leaving: Tensor, through: Tensor
+    ) -> Tensor:
+        """Gradient to `log` [L, C, W].
 
-        `inclusive`, `shifted` [L, C, K] and `end` [L, K] are summed over channels for W = 1.
+        `rows` [L, C, K] is each row's gradient times itself less each column's, `shifted` the same
+        of rows that leave out their own decay; `leaving` [L, C, K] is what each token's write to
+        the next state contributes, `through` [L, K] what the old state does. Sums over the tokens
+        that a decay separates, so that a closed gate's gradient is not a difference of large sums.
         """
-        inclusive[:, -1] += end
         if shifted is not None:
-            inclusive[:, :-1] += shifted[:, 1:]
-        reduced = inclusive if self.log.shape[2] > 1 else inclusive.sum(2, keepdim=True)
-        grad = reduced.flip(1).cumsum(1).flip(1)
+            rows[:, :-1] += shifted[:, 1:]
+        if self.log.shape[2] == 1:
+            rows, leaving = rows.sum(2, keepdim=True), leaving.sum(2, keepdim=True)
+            through = through.sum(1, keepdim=True)
+        grad = rows.flip(1).cumsum(1).flip(1).add_(through.unsqueeze(1))
+        grad[:, 1:] += leaving[:, :-1].cumsum(1)
         return grad if self.closed is None else grad.masked_fill_(self.closed, 0)
 
     def _exp(self, exponent: Tensor) -> Tensor:
@@ -100,10 +111,10 @@ class HeadGate(Gate):
         return self._weigh(torch.bmm(rows, cols.mT), shifted, diagonal)
 
     def pairs_backward(
-        self, grad: Tensor, rows: Tensor, cols: Tensor, shifted: bool, diagonal: bool
+        self, grad: Tensor, rows: Tensor, cols: Tensor, shifted: bool
     ) -> tuple[Tensor, Tensor]:
         """See `Gate.pairs_backward`."""
-        weighted = self._weigh(grad, shifted, diagonal)
+        weighted = self._weigh(grad, shifted, False)
         return torch.bmm(weighted, cols), torch.bmm(weighted.mT, rows)
 
 
@@ -163,15 +174,15 @@ class ChannelGate(Gate):
         return out
 
     def pairs_backward(
-        self, grad: Tensor, rows: Tensor, cols: Tensor, shifted: bool, diagonal: bool
+        self, grad: Tensor, rows: Tensor, cols: Tensor, shifted: bool
     ) -> tuple[Tensor, Tensor]:
         """See `Gate.pairs_backward`."""
         d_rows, d_cols = torch.zeros_like(rows), torch.zeros_like(cols)
         lanes = rows.shape[0]
-        for half, row_factor, col_factor in self._levels(shifted, diagonal):
+        for half, row_factor, col_factor in self._levels(shifted, False):
             block = _blocks(grad, half, self.leaf)
             if half == 0:
-                block = block.tril(0 if diagonal else -1)
+                block = block.tril(-1)
             weight = block.reshape(-1, *block.shape[2:])
             left = (_second(rows, half, self.leaf) * row_factor).flatten(0, 1)
             right = (_first(cols, half, self.leaf) * col_factor).flatten(0, 1)
@@ -198,6 +209,11 @@ def _blocks(matrix: Tensor, half: int, leaf: int) -> Tensor:
     tiles = divide(divide(matrix, 2, -1, size), 1, -1, size)
     diagonal = tiles.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
     return diagonal if half == 0 else diagonal[:, :, half:, :half]
+
+
+def diagonal(grad: Tensor) -> Tensor:
+    """The diagonal of [L, C, C] as [L, C, 1], a copy."""
+    return grad.diagonal(dim1=1, dim2=2).unsqueeze(-1).clone()
 
 
 def make_gate(log: Tensor) -> Gate:

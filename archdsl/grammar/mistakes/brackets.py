@@ -26,6 +26,7 @@ def unclosed(place: Place) -> Finding | None:
     """A bracket that is still open where the text ends, or where something else is closed."""
     if not place.opened:
         return None
+    blamed: Opening | None
     if place.ended:
         blamed, closing = _blamed(place), place.opened
     elif place.text in CLOSING.values():

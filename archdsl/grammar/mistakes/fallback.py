@@ -42,7 +42,9 @@ def _expected(place: Place) -> str:
     if place.expected == {"LBRACE"}:
         return "a `{` is missing here"
     if place.expects("RPAR"):
-        return "a `,` or a `)` is missing here" if place.expects("COMMA") else "a `)` is missing here"
+        return (
+            "a `,` or a `)` is missing here" if place.expects("COMMA") else "a `)` is missing here"
+        )
     if place.expects("RSQB"):
         return "a `,` or a `]` is missing here"
     return "a name is missing here" if place.expects("NAME") and not place.expects("RBRACE") else ""

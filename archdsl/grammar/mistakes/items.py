@@ -9,6 +9,7 @@ from archdsl.grammar.mistakes.signs import COMPARISONS
 from archdsl.grammar.place import NO_WORD, Finding, Place, finding
 from archdsl.grammar.words import KEYWORDS
 
+
 def code(place: Place) -> Finding | None:
     """``for``, ``if``, ``lambda`` and their kin."""
     for word in (place.word, place.before):
@@ -192,7 +193,11 @@ def _section(place: Place) -> Finding:
 
 def alias(place: Place) -> Finding | None:
     """``use "x" name`` and ``use "x" = name``."""
-    if place.at(-2).text != "use" or not place.expects("AS") or place.words.begins_item(place.index):
+    if (
+        place.at(-2).text != "use"
+        or not place.expects("AS")
+        or place.words.begins_item(place.index)
+    ):
         return None
     if place.word.is_name:
         return finding(

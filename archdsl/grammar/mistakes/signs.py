@@ -368,7 +368,6 @@ def _here(place: Place) -> int:
     return place.behind if place.ended else place.word.start
 
 
-
 RULES: tuple[Rule, ...] = (
     foreign_equals,
     augmented_equals,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from archdsl.kernels.common import Window, load, store, windows
-from archdsl.kernels.gates import load_gate, store_gate
+from archdsl.kernels.gates import diagonal, load_gate, store_gate
 
 
 def advance(states: Tensor, writes: Tensor, total: Tensor, window: Window) -> Tensor:
@@ -111,7 +111,6 @@ def _window_backward(
     gate = load_gate(log_decay, inputs[0], window, states.dtype)
     query.mul_(scale)
     starts = states[window.first : window.first + window.chunks].flatten(0, 1)
-    stops = states[window.first + 1 : window.first + window.chunks + 1].flatten(0, 1)
     enter, leave = gate.enter(before), gate.leave()
 
     reads = torch.bmm((query * enter).mT, d_out)
@@ -119,15 +118,20 @@ def _window_backward(
     products = gate.pairs(query, key, before, not before)
     d_value = torch.bmm(products.mT, d_out).baddbmm_(key * leave, ends)
     d_products = torch.bmm(d_out, value.mT)
-    d_query, d_key = gate.pairs_backward(d_products, query, key, before, not before)
+    own = None if before else diagonal(d_products)
+    d_query, d_key = gate.pairs_backward(d_products, query, key, before)
     d_query.addcmul_(torch.bmm(d_out, starts.mT), enter)
-    d_key.addcmul_(torch.bmm(value, ends.mT), leave)
+    d_leaving = torch.bmm(value, ends.mT).mul_(leave)
 
     if log_decay is not None:
-        end = (stops * ends).sum(2)
-        row, col = query.mul_(d_query), key.mul_(d_key).neg_()
-        d_log = gate.backward(col, row, end) if before else gate.backward(col.add_(row), None, end)
-        store_gate(grads[3], window, d_log)
+        through = gate.total().squeeze(2) * (starts * ends).sum(2)
+        row, col = query * d_query, (key * d_key).neg_()
+        rows, shifted = (col, row) if before else (row.add_(col), None)
+        store_gate(grads[3], window, gate.backward(rows, shifted, key * d_leaving, through))
+    d_key.add_(d_leaving)
+    if own is not None:
+        d_query.addcmul_(own, key)
+        d_key.addcmul_(own, query)
     for grad, value_ in zip(grads, (d_query.mul_(scale), d_key, d_value), strict=False):
         store(grad, window, value_)
     return flow

@@ -1,0 +1,256 @@
+"""What the equations of a cell are: who depends on the state, and whether the state is a scan.
+
+The equations are put in single-assignment form: a state's name means its previous value, and a name
+with a prime its value at this step. Everything here is symbolic and free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import count
+
+from archdsl.blocks.equations import MARK, Apply, Assignment, Constant, Expression, Name, text, walk
+
+ZERO, ONE = Constant(Fraction(0)), Constant(Fraction(1))
+
+
+@dataclass(frozen=True)
+class Product:
+    """One weight of one ``linear(…)``: of its argument number ``index`` in the equation of ``target``."""
+
+    call: Apply
+    index: int
+    name: str
+
+    @property
+    def argument(self) -> Expression:
+        """What it multiplies."""
+        return self.call.arguments[self.index]
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether it is one weight a channel."""
+        return dict(self.call.options).get("diagonal", False) is True
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One ``linear(…)`` of the equations, with the names of its weights."""
+
+    call: Apply
+    products: tuple[Product, ...]
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``factor ⊙ h + rest`` of a state ``h``, with neither part depending on it."""
+
+    factor: Expression
+    rest: Expression
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The single-assignment form of a cell's equations, and what follows from it.
+
+    Args:
+        states: names of the states.
+        output: name of the output.
+        equations: the cell's equations in order.
+    """
+
+    states: tuple[str, ...]
+    output: str
+    equations: tuple[Assignment, ...]
+
+    @cached_property
+    def assignments(self) -> dict[str, Expression]:
+        """Value of each single-assignment name, in order; every ``linear`` is marked as its own."""
+        current = {name: name for name in ("x", *self.states)}
+        found: dict[str, Expression] = {}
+        marks = count()
+        for equation in self.equations:
+            value = marked(renamed(equation.value, current), marks)
+            name = equation.target + ("'" if equation.target in self.states else "")
+            while name in found:
+                name += "'"
+            found[name] = value
+            current[equation.target] = name
+        return found
+
+    @cached_property
+    def final(self) -> dict[str, str]:
+        """For each state and the output, the name of its value at the end of a step."""
+        last: dict[str, str] = {name: name for name in self.states}
+        for name in self.assignments:
+            last[name.rstrip("'")] = name
+        return last
+
+    @cached_property
+    def linears(self) -> tuple[Linear, ...]:
+        """Every ``linear(…)``, named after the equation it stands in."""
+        found: list[Linear] = []
+        taken: set[str] = set()
+        for target, value in self.assignments.items():
+            for call in calls(value):
+                if call.function == "linear":
+                    found.append(_named(call, target.rstrip("'"), taken))
+        return tuple(found)
+
+    def depends(self, expression: Expression, on: Sequence[str] | None = None) -> bool:
+        """Whether a value depends on previous states (or on those given), through assignments too."""
+        wanted = set(self.states if on is None else on)
+        return any(
+            isinstance(part, Name)
+            and (
+                part.name in wanted
+                or (part.name in self.assignments and self.depends(self.assignments[part.name], on))
+            )
+            for part in walk(expression)
+        )
+
+    def affine(self, expression: Expression, state: str) -> Affine | None:
+        """The value as ``factor ⊙ state + rest``, if it is elementwise linear in the state."""
+        if not self.depends(expression, (state,)):
+            return Affine(ZERO, expression)
+        match expression:
+            case Name(name):
+                return Affine(ONE, ZERO) if name == state else self.affine(self.assignments[name], state)
+            case Apply("neg", (operand,)):
+                return _scaled(self.affine(operand, state), Constant(Fraction(-1)))
+            case Apply("add" | "sub", (left, right)):
+                return self._sum(expression.function, left, right, state)
+            case Apply("mul" | "div", (left, right)):
+                return self._product(expression.function, left, right, state)
+        return None
+
+    def _sum(self, sign: str, left: Expression, right: Expression, state: str) -> Affine | None:
+        first, second = self.affine(left, state), self.affine(right, state)
+        if first is None or second is None:
+            return None
+        return Affine(
+            combined(sign, first.factor, second.factor), combined(sign, first.rest, second.rest)
+        )
+
+    def _product(self, sign: str, left: Expression, right: Expression, state: str) -> Affine | None:
+        if not self.depends(right, (state,)):
+            found, other = self.affine(left, state), right
+        elif sign == "mul" and not self.depends(left, (state,)):
+            found, other = self.affine(right, state), left
+        else:
+            return None
+        return _scaled(found, other, sign)
+
+    @cached_property
+    def scans(self) -> tuple[tuple[str, Affine], ...] | None:
+        """An order in which every state is a scan over those before it, or ``None``.
+
+        A state is a scan when its new value is elementwise linear in itself, with factor and rest
+        made of the input and of states already found for all of time.
+        """
+        found: list[tuple[str, Affine]] = []
+        left = list(self.states)
+        while left:
+            ready = next(((s, a) for s in left if (a := self._scan(s, left)) is not None), None)
+            if ready is None:
+                return None
+            found.append(ready)
+            left.remove(ready[0])
+        return tuple(found)
+
+    def _scan(self, state: str, unsolved: Sequence[str]) -> Affine | None:
+        value = Name(self.final[state])
+        if self.depends(value, [other for other in unsolved if other != state]):
+            return None
+        return self.affine(value, state)
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether states meet only channel by channel: the Jacobian is diagonal (a block a state)."""
+        return not any(
+            self.depends(product.argument) and not product.diagonal
+            for linear in self.linears
+            for product in linear.products
+        )
+
+    def obstacle(self) -> str:
+        """The first equation that keeps the cell from being a scan, in the language's spelling."""
+        for name, value in self.assignments.items():
+            for part in calls(value):
+                nonlinear = part.function not in ("add", "sub", "neg")
+                if nonlinear and self.depends(part) and self._breaks(part):
+                    return f"{name.rstrip(chr(39))} = {text(value).replace(chr(39), '')}"
+        return ""
+
+    def _breaks(self, part: Apply) -> bool:
+        return all(self.affine(part, s) is None for s in self.states if self.depends(part, (s,)))
+
+
+def calls(expression: Expression) -> Iterator[Apply]:
+    """The function applications of an expression, innermost last."""
+    return (part for part in walk(expression) if isinstance(part, Apply))
+
+
+def renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
+    """The expression with other names for its names."""
+    match expression:
+        case Name(name):
+            return Name(names.get(name, name))
+        case Apply(function, arguments, options):
+            return Apply(function, tuple(renamed(a, names) for a in arguments), options)
+    return expression
+
+
+def marked(expression: Expression, marks: Iterator[int]) -> Expression:
+    """The expression with a number on every ``linear``, so that equal ones keep their own weights."""
+    if not isinstance(expression, Apply):
+        return expression
+    mark = ((MARK, str(next(marks))),) if expression.function == "linear" else ()
+    arguments = tuple(marked(argument, marks) for argument in expression.arguments)
+    return Apply(expression.function, arguments, expression.options + mark)
+
+
+def combined(function: str, left: Expression, right: Expression) -> Expression:
+    """``left + right`` or another arithmetic operation, without the zeros and ones."""
+    if function in ("add", "sub") and right == ZERO:
+        return left
+    if function == "add" and left == ZERO:
+        return right
+    if function in ("mul", "div") and right == ONE:
+        return left
+    if function == "mul" and left == ONE:
+        return right
+    if function in ("mul", "div") and left == ZERO:
+        return ZERO
+    return Apply(function, (left, right))
+
+
+def _scaled(found: Affine | None, other: Expression, sign: str = "mul") -> Affine | None:
+    if found is None:
+        return None
+    return Affine(combined(sign, found.factor, other), combined(sign, found.rest, other))
+
+
+def _named(call: Apply, target: str, taken: set[str]) -> Linear:
+    stem = _free(target, taken)
+    taken.add(stem)
+    names = [
+        _free(f"{stem}_{a.name.rstrip(chr(39)) if isinstance(a, Name) else i}", taken)
+        for i, a in enumerate(call.arguments)
+    ]
+    unique = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
+    taken.update(unique)
+    products = tuple(Product(call, i, name) for i, name in enumerate(unique))
+    biased = dict(call.options).get("bias", True) is True
+    return Linear(call, products, f"{stem}_bias" if biased else None)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number, free = number + 1, f"{name}{number}"
+    return free

@@ -1,0 +1,258 @@
+"""The module of a cell: its equations as tensors, for all of time where they allow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archdsl.blocks.cell_analysis import Linear, Product
+from archdsl.blocks.equations import Apply, Constant, Expression, Name
+from archdsl.blocks.nn.base import Context, Seeded, Site, State, widened
+from archdsl.blocks.nn.functions import ACTIVATIONS
+from archdsl.blocks.ops import cell as ops
+from archdsl.kernels.scan import scan
+
+Values = dict[str, Tensor]
+
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    **ACTIVATIONS,
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": torch.div,
+    "neg": torch.neg,
+    "exp": torch.exp,
+    "log": torch.log,
+    "sqrt": torch.sqrt,
+    "abs": torch.abs,
+    "max": torch.maximum,
+    "min": torch.minimum,
+}
+
+
+class CellRecurrence(Site):
+    """See ``ops.CellRecurrence``."""
+
+    call: ClassVar[Literal["plain", "context", "state"]] = "state"
+
+    def __init__(self, op: ops.CellRecurrence) -> None:
+        super().__init__(op)
+        self.op: ops.CellRecurrence = op
+        for name, shape in op.parameters().items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+
+    def draw(self, seeded: Seeded) -> None:
+        """Normal, with the variance of one over all that a ``linear`` sums; biases zero."""
+        for linear in self.op.analysis.linears:
+            inputs = sum(1 if p.diagonal else self.op.shape(p)[-1] for p in linear.products)
+            with torch.no_grad():
+                for product in linear.products:
+                    weight = self.get_parameter(product.name)
+                    weight.normal_(std=inputs**-0.5, generator=seeded(product.name))
+
+    def forward(
+        self, x: Tensor, state: State | None, context: Context
+    ) -> tuple[Tensor, State | None]:
+        """``[B, T, D_in]`` → ``[B, T, D]``, and the states."""
+        if state is None:
+            state = self.init_state(x.shape[0], x)
+        run = _Scan if self.op.plan == "scan" and x.shape[1] > 1 else _Steps
+        output, after = run(self, widened(x), state).result()
+        return output.to(x.dtype), after if context.keep else None
+
+
+class _Run:
+    """One evaluation of the equations over a sequence ``x [B, T, D_in]``."""
+
+    def __init__(self, cell: CellRecurrence, x: Tensor, state: State) -> None:
+        self.cell, self.x, self.state = cell, x, state
+        self.analysis = cell.op.analysis
+        self.values: Values = {"x": x}
+        self.linears: dict[Apply, Linear] = {found.call: found for found in self.analysis.linears}
+
+    def result(self) -> tuple[Tensor, State]:
+        """The output ``[B, T, D]`` and the last states ``[B, D]``."""
+        raise AssertionError("each plan says how")
+
+    def value(self, expression: Expression, values: Values) -> Tensor:
+        """An expression over what is known."""
+        match expression:
+            case Name(name):
+                return values[name]
+            case Constant(value):
+                return self.x.new_tensor(float(value))
+            case Apply("linear"):
+                return self.linear(expression, values)
+            case Apply("norm", (operand,)):
+                inner = self.value(operand, values)
+                return F.rms_norm(inner, (inner.shape[-1],), eps=1e-6)
+            case Apply(function, arguments):
+                return FUNCTIONS[function](*[self.value(a, values) for a in arguments])
+
+    def linear(self, call: Apply, values: Values) -> Tensor:
+        """``Σ W_i a_i + b``."""
+        found = self.linears[call]
+        parts = [self.product(p, self.value(p.argument, values)) for p in found.products]
+        bias = [] if found.bias is None else [self.weight(found.bias)]
+        return _sum([*parts, *bias])
+
+    def weight(self, name: str) -> Tensor:
+        """A parameter, in the precision of the run."""
+        return self.cell.get_parameter(name).to(self.x.dtype)
+
+    def product(self, product: Product, argument: Tensor) -> Tensor:
+        """One weight times its argument ``[…, D]``."""
+        weight = self.weight(product.name)
+        if weight.dim() == 1:
+            return weight * argument
+        if weight.dim() == 2:
+            return F.linear(argument, weight)
+        return by_head(argument, weight)
+
+
+def by_head(x: Tensor, weight: Tensor) -> Tensor:
+    """``[…, H·D]`` times a block a head ``[H, E, D]`` → ``[…, H·E]``."""
+    if weight.shape[0] == 1:
+        return F.linear(x, weight[0])
+    rows = x.reshape(-1, weight.shape[0], weight.shape[2]).transpose(0, 1)
+    y = torch.bmm(rows, weight.transpose(1, 2)).transpose(0, 1)
+    return y.reshape(*x.shape[:-1], weight.shape[0] * weight.shape[1])
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+class _Scan(_Run):
+    """Every state by a parallel scan, then everything else for all of time."""
+
+    def result(self) -> tuple[Tensor, State]:
+        """See the base."""
+        after: State = {}
+        for state, affine in self.analysis.scans or ():
+            shape = (*self.x.shape[:2], self.cell.op.width)
+            factor = self.lazy(affine.factor).expand(shape)
+            rest = self.lazy(affine.rest).expand(shape)
+            before = self.state[state]
+            found, after[state] = scan(factor, rest, initial_state=before)
+            self.values[state] = torch.cat([before[:, None].to(found.dtype), found[:, :-1]], 1)
+            self.values[self.analysis.final[state]] = found
+        output = self.lazy(Name(self.analysis.final[self.cell.op.output]))
+        return output, after
+
+    def lazy(self, expression: Expression) -> Tensor:
+        """An expression's value, with the assignments it needs."""
+        for name in self.needed(expression):
+            if name not in self.values:
+                self.values[name] = self.value(self.analysis.assignments[name], self.values)
+        return self.value(expression, self.values)
+
+    def needed(self, expression: Expression) -> list[str]:
+        """Assigned names an expression reads, those they read first; nothing that is known."""
+        found: dict[str, None] = {}
+
+        def visit(part: Expression) -> None:
+            if isinstance(part, Apply):
+                for argument in part.arguments:
+                    visit(argument)
+            elif isinstance(part, Name) and part.name not in self.values:
+                visit(self.analysis.assignments[part.name])
+                found[part.name] = None
+
+        visit(expression)
+        return list(found)
+
+
+class _Steps(_Run):
+    """A step at a time; what does not depend on the state is computed for all of time first."""
+
+    def result(self) -> tuple[Tensor, State]:
+        """See the base."""
+        assignments = self.analysis.assignments
+        free = [name for name, value in assignments.items() if not self.analysis.depends(value)]
+        for name in free:
+            self.values[name] = self.value(assignments[name], self.values)
+        self.inputs = self._inputs()
+        self.joined = self._joined()
+        bound = [name for name in assignments if name not in self.values]
+        return self._loop(bound)
+
+    def _inputs(self) -> dict[Apply, Tensor | None]:
+        """For each ``linear`` with a part that depends on the state, the sum of the parts that do not."""
+        found: dict[Apply, Tensor | None] = {}
+        for call, linear in self.linears.items():
+            if not self.analysis.depends(call):
+                continue
+            free = [p for p in linear.products if not self.analysis.depends(p.argument)]
+            parts = [self.product(p, self.value(p.argument, self.values)) for p in free]
+            bias = [] if linear.bias is None else [self.weight(linear.bias)]
+            found[call] = _sum([*parts, *bias]) if parts or bias else None
+        return found
+
+    def _joined(self) -> dict[str, tuple[Tensor, list[str]]]:
+        """For each state, the blocks that multiply its previous value, as one matrix a head."""
+        found: dict[str, list[str]] = {}
+        for linear in self.linears.values():
+            for p in linear.products:
+                if isinstance(p.argument, Name) and p.argument.name in self.state and not p.diagonal:
+                    found.setdefault(p.argument.name, []).append(p.name)
+        return {
+            state: (torch.cat([self.weight(name) for name in names], 1), names)
+            for state, names in found.items()
+        }
+
+    def _loop(self, bound: list[str]) -> tuple[Tensor, State]:
+        slices = self._slices()
+        current: Values = {name: value.to(self.x.dtype) for name, value in self.state.items()}
+        outputs = []
+        for t in range(self.x.shape[1]):
+            values = {name: parts[t] for name, parts in slices.items()} | current
+            self.now, self.products = t, self._products(current)
+            for name in bound:
+                values[name] = self.value(self.analysis.assignments[name], values)
+            current = {name: values[self.analysis.final[name]] for name in current}
+            outputs.append(values[self.analysis.final[self.cell.op.output]])
+        return torch.stack(outputs, 1), {n: v.to(self.state[n].dtype) for n, v in current.items()}
+
+    def _slices(self) -> dict[str, tuple[Tensor, ...]]:
+        steps = self.x.shape[1]
+        self.sliced = {
+            call: None if value is None else _over_time(value, steps)
+            for call, value in self.inputs.items()
+        }
+        return {name: _over_time(value, steps) for name, value in self.values.items()}
+
+    def _products(self, current: Values) -> dict[str, Tensor]:
+        """This step's products of previous states with all their blocks."""
+        found: dict[str, Tensor] = {}
+        for state, (weight, names) in self.joined.items():
+            y = by_head(current[state], weight).reshape(-1, weight.shape[0], weight.shape[1])
+            parts = y.chunk(len(names), -1)
+            found |= {name: part.flatten(-2) for name, part in zip(names, parts, strict=True)}
+        return found
+
+    def linear(self, call: Apply, values: Values) -> Tensor:
+        """Within a step: the part known beforehand, and this step's products."""
+        if call not in getattr(self, "inputs", {}):
+            return super().linear(call, values)
+        parts = [
+            self.products[p.name]
+            if p.name in self.products
+            else self.product(p, self.value(p.argument, values))
+            for p in self.linears[call].products
+            if self.analysis.depends(p.argument)
+        ]
+        known = self.sliced[call]
+        return _sum([*parts, *([] if known is None else [known[self.now]])])
+
+
+def _over_time(value: Tensor, steps: int) -> tuple[Tensor, ...]:
+    """``[B, T, D]`` as ``T`` slices; a value without time is the same at every step."""
+    return value.unbind(1) if value.dim() == 3 else (value,) * steps

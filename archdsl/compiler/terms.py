@@ -1,0 +1,454 @@
+"""Terms: what is left of a file when every name is resolved and every choice is kept.
+
+Terms form a directed acyclic graph: what a ``let`` or an argument names is one term however often it
+is used, and its choices are drawn once. A :class:`Run` evaluates terms with the choices decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from archdsl.blocks import equations
+from archdsl.blocks.base import Invalid, Layer
+from archdsl.compiler.arch import Element, Visit
+from archdsl.compiler.expect import Number, whole
+from archdsl.diagnostics import ArchError, Diagnostic, Span
+
+LARGEST_BITS = 4096
+"""How long a number may become in arithmetic, in bits."""
+
+LONGEST_TEXT = 48
+"""How much of an alternative's text is shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One choice or range of a space, drawn once (``each``: once for every copy).
+
+    Args:
+        path: a stable readable name (``memory``, ``model.stack.linear.block.gla.heads``).
+        span: where it is written.
+        kind: what is written there.
+        size: how many alternatives it has.
+        texts: what alternative ``i`` is, in a few words.
+        each: whether every copy draws its own.
+        key: tells the choices of one text apart; copies of one choice share it.
+    """
+
+    path: str
+    span: Span
+    kind: Literal["choice", "range"]
+    size: int
+    texts: Callable[[int], str] = field(repr=False)
+    each: bool = False
+    key: int = -1
+
+    def text(self, index: int) -> str:
+        """A short text of alternative ``index``."""
+        return self.texts(index)
+
+    def at(self, copies: Copies) -> Site:
+        """The site of one copy."""
+        if not (self.each and copies):
+            return self
+        return replace(self, path=self.path + "".join(f"[{visit}]" for _, visit in copies))
+
+
+Copies = tuple[tuple["LayerTerm", int], ...]
+"""The containers that run their children several times, outermost first, and which run this is."""
+
+Choose = Callable[[Site], int]
+"""Decides a site: the index of the alternative to take."""
+
+
+class Run:
+    """One walk through terms: asks for each choice once and keeps what it evaluated."""
+
+    def __init__(self, choose: Choose) -> None:
+        self._choose = choose
+        self.decided: dict[str, int] = {}
+        self.sites: dict[str, Site] = {}
+        self.memo: dict[tuple[Term, Copies], Any] = {}
+        self.elements: dict[Any, Any] = {}
+
+    def decide(self, site: Site, copies: Copies) -> int:
+        """The alternative taken at a site, in one copy."""
+        own = site.at(copies)
+        if own.path not in self.decided:
+            index = self._choose(own)
+            assert 0 <= index < own.size, (own.path, index)
+            self.decided[own.path], self.sites[own.path] = index, own
+        return self.decided[own.path]
+
+    def value(self, term: Term, copies: Copies = ()) -> Any:
+        """What a term is."""
+        if isinstance(term, Constant):
+            return term.value
+        key = (term, copies if term.each else ())
+        if key not in self.memo:
+            self.memo[key] = term.evaluate(self, copies)
+        return self.memo[key]
+
+    def shared(self, key: Any, make: Callable[[], Any]) -> Any:
+        """One object for all that are equal."""
+        if key not in self.elements:
+            self.elements[key] = make()
+        return self.elements[key]
+
+
+@dataclass(eq=False)
+class Term:
+    """Anything that stands for a value, layers, or an equation.
+
+    Args:
+        span: where it is written, in the user's own files.
+    """
+
+    span: Span
+    each: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.each = any(child.each for child in self.children())
+
+    def children(self) -> Iterator[Term]:
+        """The terms it is made of."""
+        return iter(())
+
+    def evaluate(self, run: Run, copies: Copies) -> Any:
+        """What it is when choices are decided; ask :meth:`Run.value` instead, which remembers."""
+        raise AssertionError(type(self).__name__)
+
+
+@dataclass(eq=False)
+class Constant(Term):
+    """A value."""
+
+    value: Any
+
+
+@dataclass(eq=False)
+class Broken(Term):
+    """What a mistake leaves behind; it is reported already, and nothing evaluates it."""
+
+
+@dataclass(eq=False)
+class Choice(Term):
+    """``a | b``."""
+
+    site: Site
+    alternatives: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.each = self.each or self.site.each
+
+    def children(self) -> Iterator[Term]:
+        return iter(self.alternatives)
+
+    def evaluate(self, run: Run, copies: Copies) -> Any:
+        return run.value(self.alternatives[run.decide(self.site, copies)], copies)
+
+
+@dataclass(frozen=True)
+class Progression:
+    """The numbers of a range, never written out: ``first + i · step`` or ``first · 2^i``."""
+
+    first: Number
+    step: Number | None
+    count: int
+
+    def __getitem__(self, index: int) -> Number:
+        if self.step is None:
+            return whole(Fraction(self.first) * 2**index)
+        return whole(Fraction(self.first) + index * Fraction(self.step))
+
+
+@dataclass(eq=False)
+class Points(Term):
+    """``low .. high``; ``typed`` makes a number what the field takes, or complains."""
+
+    site: Site
+    points: Progression
+    typed: Callable[[Number], Any]
+
+    def __post_init__(self) -> None:
+        self.each = self.site.each
+
+    def evaluate(self, run: Run, copies: Copies) -> Any:
+        return self.typed(self.points[run.decide(self.site, copies)])
+
+
+@dataclass(eq=False)
+class Arithmetic(Term):
+    """``a + b`` and its kin, on exact numbers."""
+
+    operator: Literal["+", "-", "*", "/"]
+    left: Term
+    right: Term
+
+    def children(self) -> Iterator[Term]:
+        return iter((self.left, self.right))
+
+    def evaluate(self, run: Run, copies: Copies) -> Number:
+        left, right = run.value(self.left, copies), run.value(self.right, copies)
+        return calculate(self.operator, left, right, self.span, self.right.span)
+
+
+@dataclass(eq=False)
+class Typed(Term):
+    """A calculated number, made what the field takes."""
+
+    number: Term
+    typed: Callable[[Number], Any]
+
+    def children(self) -> Iterator[Term]:
+        return iter((self.number,))
+
+    def evaluate(self, run: Run, copies: Copies) -> Any:
+        return self.typed(run.value(self.number, copies))
+
+
+@dataclass(eq=False)
+class Listing(Term):
+    """``[a, b]``."""
+
+    items: tuple[Term, ...]
+
+    def children(self) -> Iterator[Term]:
+        return iter(self.items)
+
+    def evaluate(self, run: Run, copies: Copies) -> tuple[Any, ...]:
+        return tuple(run.value(item, copies) for item in self.items)
+
+
+@dataclass(eq=False)
+class Make(Term):
+    """A component (or a section's settings) with its arguments."""
+
+    model: type[BaseModel]
+    name: str
+    arguments: dict[str, Term]
+    trail: tuple[Span, ...] = ()
+
+    def children(self) -> Iterator[Term]:
+        return iter(self.arguments.values())
+
+    def evaluate(self, run: Run, copies: Copies) -> BaseModel:
+        values = {name: run.value(term, copies) for name, term in self.arguments.items()}
+        try:
+            return self.model(**values)
+        except ValidationError as error:
+            raise ArchError(self.refused(error)) from None
+
+    def refused(self, error: ValidationError) -> Diagnostic:
+        """What a validator of the component's own does not accept, in our words."""
+        argument = next((str(part) for part in error.errors()[0]["loc"]), "")
+        at = self.arguments.get(argument)
+        return Diagnostic(
+            "wrong-type",
+            f"`{self.name}` does not accept this `{argument}`" if at else f"`{self.name}` does not accept this",
+            at.span if at else self.span,
+        )
+
+    def place(self, argument: str | None) -> Span:
+        """Where an argument is given, of this component or of one inside it; else its name."""
+        found = self.find(argument) if argument else None
+        return found.span if found else self.span
+
+    def find(self, argument: str) -> Term | None:
+        """The term of an argument, of this component first."""
+        if argument in self.arguments:
+            return self.arguments[argument]
+        inner = (term.find(argument) for term in self.arguments.values() if isinstance(term, Make))
+        return next((term for term in inner if term), None)
+
+
+@dataclass(frozen=True)
+class Child:
+    """One entry of a body: its label, if it has one, and the layers it stands for."""
+
+    label: str | None
+    term: Term
+
+
+@dataclass(eq=False)
+class LayerTerm(Term):
+    """A layer in a body, with its own body if it is a container."""
+
+    make: Make
+    body: tuple[Child, ...]
+    origin: Origin | None = None
+
+    def children(self) -> Iterator[Term]:
+        yield self.make
+        yield from (child.term for child in self.body)
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """The label of each child."""
+        return tuple(child.label for child in self.body)
+
+    def evaluate(self, run: Run, copies: Copies) -> tuple[Element, ...]:
+        component: Layer = run.value(self.make, copies)
+        visits = self.visits(component) if self.body else ()
+        copying = repeats(component, visits)
+        made = tuple(self.visit(run, copies, n, v, copying) for n, v in enumerate(visits))
+        if self.body and not any(visit.elements for visit in made):
+            return ()
+        origin = self.origin.text(run, copies) if self.origin else None
+        key = (component, tuple(map(id, made)), origin)
+        return run.shared(key, lambda: (Element(component, made, self.span, origin),))  # type: ignore[no-any-return]
+
+    def visit(
+        self, run: Run, copies: Copies, number: int, children: tuple[int, ...], copying: bool
+    ) -> Visit:
+        """One visit: the layers of its children in sequence."""
+        inner = (*copies, (self, number)) if copying else copies
+        elements = tuple(
+            element for i in children for element in run.value(self.body[i].term, inner)
+        )
+        label = self.body[children[0]].label if len(children) == 1 else None
+        key = (label, tuple(map(id, elements)))
+        return run.shared(key, lambda: Visit(label, elements))  # type: ignore[no-any-return]
+
+    def visits(self, component: Layer) -> Sequence[tuple[int, ...]]:
+        """What the container runs.
+
+        Raises:
+            ArchError: its arguments do not fit its children.
+        """
+        try:
+            return component.visits(self.labels)
+        except Invalid as problem:
+            raise ArchError(located(problem, self.make)) from None
+
+
+def repeats(component: Layer, visits: Sequence[tuple[int, ...]]) -> bool:
+    """Whether a container runs its children more than once, so that ``each`` tells runs apart."""
+    if len(visits) < 2:
+        return False
+    try:
+        return len(component.visits((None,))) > 1
+    except Invalid:
+        return len(set(visits)) < len(visits)
+
+
+@dataclass(eq=False)
+class Series(Term):
+    """Layers one after the other, in place."""
+
+    items: tuple[Term, ...]
+
+    def children(self) -> Iterator[Term]:
+        return iter(self.items)
+
+    def evaluate(self, run: Run, copies: Copies) -> tuple[Element, ...]:
+        return tuple(element for item in self.items for element in run.value(item, copies))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The definition of the standard library a layer is written as, and its arguments."""
+
+    name: str
+    arguments: tuple[tuple[str, Callable[[], Term | None]], ...]
+
+    def text(self, run: Run, copies: Copies) -> str | None:
+        """``gla(heads = 4)``; ``None`` where an argument has no closed spelling."""
+        return None
+
+
+# --- equations of a cell --------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Applied(Term):
+    """A function or an operator of terms, in an equation."""
+
+    function: str
+    arguments: tuple[Term, ...]
+    options: tuple[tuple[str, Term], ...] = ()
+
+    def children(self) -> Iterator[Term]:
+        yield from self.arguments
+        yield from (term for _, term in self.options)
+
+    def evaluate(self, run: Run, copies: Copies) -> equations.Expression:
+        arguments = tuple(run.value(term, copies) for term in self.arguments)
+        options = tuple((name, run.value(term, copies)) for name, term in self.options)
+        return equations.Apply(self.function, arguments, options)
+
+
+@dataclass(eq=False)
+class Wrapped(Term):
+    """A number in an equation."""
+
+    number: Term
+
+    def children(self) -> Iterator[Term]:
+        return iter((self.number,))
+
+    def evaluate(self, run: Run, copies: Copies) -> equations.Expression:
+        return equations.Constant(Fraction(run.value(self.number, copies)))
+
+
+@dataclass(eq=False)
+class Assigned(Term):
+    """``target = value``."""
+
+    target: str
+    value: Term
+
+    def children(self) -> Iterator[Term]:
+        return iter((self.value,))
+
+    def evaluate(self, run: Run, copies: Copies) -> equations.Assignment:
+        return equations.Assignment(self.target, run.value(self.value, copies))
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def calculate(operator: str, left: Number, right: Number, span: Span, divisor: Span) -> Number:
+    """Exact arithmetic.
+
+    Raises:
+        ArchError: a division by zero, or a number beyond any use.
+    """
+    if operator == "/":
+        if right == 0:
+            raise ArchError(Diagnostic("division-by-zero", "this divides by zero", divisor))
+        result: Number = Fraction(left) / Fraction(right)
+    else:
+        result = {"+": left.__add__, "-": left.__sub__, "*": left.__mul__}[operator](right)
+        if result is NotImplemented:
+            result = {"+": Fraction.__add__, "-": Fraction.__sub__, "*": Fraction.__mul__}[
+                operator
+            ](Fraction(left), Fraction(right))
+    return bounded(whole(result), span)
+
+
+def bounded(value: Number, span: Span) -> Number:
+    """The number, unless it is absurdly long."""
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > LARGEST_BITS:
+        raise ArchError(
+            Diagnostic("number-too-large", "this arithmetic gives a number too large to use", span)
+        )
+    return value
+
+
+def located(problem: Invalid, make: Make) -> Diagnostic:
+    """A component's complaint, at the place in the text it is about."""
+    return Diagnostic(
+        problem.id,
+        problem.message,
+        make.place(problem.argument),
+        label=problem.label,
+        help=problem.help,
+        related=tuple((span, "used here") for span in make.trail),
+    )

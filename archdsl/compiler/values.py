@@ -1,0 +1,159 @@
+"""Literals, arithmetic and ranges: what they are in the place they stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from archdsl.blocks.base import Ratio
+from archdsl.compiler.context import At
+from archdsl.compiler.expect import Expect, Number, spelt, whole
+from archdsl.compiler.terms import Progression
+from archdsl.diagnostics import ArchError, Diagnostic, Span
+from archdsl.grammar import ast
+
+MOST_POINTS = 10**9
+"""How many points a range may have."""
+
+
+def wrong_type(at: At, span: Span, found: str, label: str = "", help: str = "") -> Diagnostic:
+    """Something stands where something else is expected."""
+    related = ((at.via, f"it becomes {at.what} here"),) if at.via and at.via != span else ()
+    return Diagnostic(
+        "wrong-type",
+        f"{at.what} takes {at.expect}, and this is {found}",
+        at.frame.spot(span),
+        label=label,
+        help=help,
+        related=related,
+    )
+
+
+def typed(at: At, span: Span) -> Callable[[Number], Any]:
+    """A function that makes a number what the place takes.
+
+    It raises :class:`ArchError` for a number that does not fit.
+    """
+    expect, what, spot = at.expect, at.what, at.frame.spot(span)
+    via = ((at.via, f"it becomes {at.what} here"),) if at.via and at.via != span else ()
+
+    def convert(value: Number) -> Any:
+        fitting = fit(value, expect)
+        if fitting is None:
+            raise ArchError(_unfit(value, expect, what, spot, via))
+        return fitting
+
+    return convert
+
+
+def fit(value: Number, expect: Expect) -> Number | None:
+    """The number as the place stores it; ``None`` where it does not fit."""
+    if expect.integer is not None and value.denominator == 1 and value in expect.integer:
+        return value.numerator
+    if expect.real is not None and value in expect.real:
+        return Fraction(value)
+    return None
+
+
+def _unfit(
+    value: Number, expect: Expect, what: str, span: Span, related: tuple[tuple[Span, str], ...]
+) -> Diagnostic:
+    fractional = expect.real is None and value.denominator != 1
+    id = "out-of-range" if expect.number and not fractional else "wrong-type"
+    return Diagnostic(id, f"{what} takes {expect}, and this is {spelt(value)}", span, related=related)
+
+
+def literal(expression: ast.Expression, at: At) -> Any:
+    """The value of a string, boolean, ratio or ``none``.
+
+    Raises:
+        ArchError: it does not fit the place.
+    """
+    expect = at.expect
+    match expression:
+        case ast.Boolean(value=value) if expect.boolean:
+            return value
+        case ast.String(value=value) if expect.string:
+            return value
+        case ast.Ratio(parts=parts) if expect.ratio:
+            return Ratio(parts=parts)
+        case ast.Nothing() if expect.nothing:
+            return None
+        case ast.Nothing() if "none" in expect.symbols:
+            return "none"
+    raise ArchError(wrong_type(at, expression.span, described(expression), help=_hint(expression, expect)))
+
+
+def _hint(expression: ast.Expression, expect: Expect) -> str:
+    if isinstance(expression, ast.String):
+        if expression.value in expect.symbols or expect.word:
+            return f"write `{expression.value}` without quotes"
+        if expect.number and expression.value.isdecimal():
+            return f"write {expression.value} without quotes"
+    if isinstance(expression, ast.Array) and expect.items is None and len(expression.items) > 1:
+        alternatives = " | ".join(item.span.text for item in expression.items)
+        return f"a choice is written `{alternatives}`" if len(alternatives) < 60 else ""
+    return ""
+
+
+def described(expression: ast.Expression) -> str:
+    """What an expression is, in words, for messages."""
+    match expression:
+        case ast.Number(text=text):
+            return text
+        case ast.Boolean(value=value):
+            return f"`{str(value).lower()}`"
+        case ast.String():
+            return "a string"
+        case ast.Ratio(parts=parts):
+            return f"the ratio `{':'.join(map(str, parts))}`"
+        case ast.Nothing():
+            return "`none`"
+        case ast.Array():
+            return "a list"
+        case ast.Range():
+            return "a range of numbers"
+        case ast.Compare():
+            return "a comparison"
+    return "a calculation"
+
+
+def progression(low: Number, high: Number, step: Number | None, log: bool, span: Span) -> Progression:
+    """The points of a range.
+
+    Raises:
+        ArchError: it is empty, endless, too long, or of reals without a step.
+    """
+    problem = _range_problem(low, high, step, log)
+    if problem:
+        raise ArchError(Diagnostic(problem[0], problem[1], span, help=problem[2]))
+    if log:
+        ratio = Fraction(high) / Fraction(low)
+        count = (ratio.numerator // ratio.denominator).bit_length()
+        return Progression(low, None, count)
+    step = 1 if step is None else step
+    count = int((Fraction(high) - Fraction(low)) / Fraction(step)) + 1
+    if count > MOST_POINTS:
+        message = f"this range has {count:,} points, and at most {MOST_POINTS:,} are possible"
+        raise ArchError(Diagnostic("range-too-long", message, span, help="use a larger `by`, or `log`"))
+    return Progression(whole(low), whole(step), count)
+
+
+def _range_problem(
+    low: Number, high: Number, step: Number | None, log: bool
+) -> tuple[str, str, str] | None:
+    ends = f"{spelt(low)} .. {spelt(high)}"
+    if low > high:
+        return "empty-range", f"the range `{ends}` is empty", f"write `{spelt(high)} .. {spelt(low)}`"
+    if step is not None and step <= 0:
+        return "bad-step", f"a range goes up by its step, and this step is {spelt(step)}", ""
+    if log and low <= 0:
+        return "bad-step", f"a `log` range doubles, so it cannot start at {spelt(low)}", ""
+    if not log and step is None and (low.denominator != 1 or high.denominator != 1):
+        return (
+            "range-without-step",
+            f"the range `{ends}` of numbers that are not whole needs a step",
+            f"write `{ends} by 0.1` or `{ends} log`",
+        )
+    return None

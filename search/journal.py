@@ -1,0 +1,155 @@
+"""The study as a file of one line an operation: Optuna's journal, made to survive its writers.
+
+Optuna's own file lock outlives a process that was killed, and its reader stops at a torn line. Here
+the lock dies with its process, a torn end is put aside before anything is written behind it, and a
+write that fails (a full disk) leaves the file as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import JournalFileBackend
+
+from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.search.locks import held
+
+
+class Journal(JournalFileBackend):
+    """The backend of a study file.
+
+    Args:
+        path: the file; made, with its folder, where it is missing.
+
+    Raises:
+        ArchError: the folder or the file cannot be written, the file is no study, or it is damaged
+            in the middle.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock_path = path.with_name(f".{path.name}.lock")
+        _reachable(path)
+        super().__init__(str(path))
+        with held(self._lock_path):
+            self._mend(_sound_size(path))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write operations, all or none."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with held(self._lock_path):
+            self._mend(_whole_size(self.path))
+            self._append(lines.encode())
+
+    def _append(self, data: bytes) -> None:
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                write_all(file.fileno(), data)
+                os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self.path, size)
+            raise unwritable(self.path, error) from None
+
+    def _mend(self, sound: int) -> None:
+        """Put what lies behind the last sound line aside, into a file beside the study."""
+        if self.path.stat().st_size == sound:
+            return
+        with self.path.open("rb") as file:
+            file.seek(sound)
+            torn = file.read()
+        with suppress(OSError), self.path.with_name(f"{self.path.name}.torn").open("ab") as aside:
+            aside.write(torn + b"\n")
+        os.truncate(self.path, sound)
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write all of ``data``, however much the system takes at a time."""
+    while data:
+        data = data[os.write(handle, data) :]
+
+
+def unwritable(path: Path, error: OSError) -> ArchError:
+    """What to tell the user when the study or its folder cannot be written."""
+    why = (error.strerror or str(error)).lower()
+    return ArchError(
+        Diagnostic(
+            id="study-not-written",
+            message=f"`{path}` cannot be written: {why}",
+            help="make room or choose another folder with `--out`, then run the same command again: "
+            "what is finished is kept",
+        )
+    )
+
+
+def _reachable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def _whole_size(path: Path) -> int:
+    """Bytes up to the end of the last whole line."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while size:
+            start = max(0, size - 4096)
+            file.seek(start)
+            end = file.read(size - start).rfind(b"\n")
+            if end >= 0:
+                return start + end + 1
+            size = start
+    return 0
+
+
+def _sound_size(path: Path) -> int:
+    """Bytes up to the end of the last line that can be read; what is unsound must be the end."""
+    sound, offset, broken = 0, 0, None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            offset += len(line)
+            if not _is_operation(line):
+                broken = broken or number
+            elif broken:
+                raise _damaged(path, broken)
+            else:
+                sound = offset
+    if offset and not sound:
+        raise _foreign(path)
+    return sound
+
+
+def _is_operation(line: bytes) -> bool:
+    try:
+        found = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "op_code" in found
+
+
+def _foreign(path: Path) -> ArchError:
+    return ArchError(
+        Diagnostic(
+            id="not-a-study",
+            message=f"`{path}` is not a study of archdsl's",
+            help="name another folder with `--out`, or move that file away",
+        )
+    )
+
+
+def _damaged(path: Path, line: int) -> ArchError:
+    return ArchError(
+        Diagnostic(
+            id="damaged-study",
+            message=f"`{path}` cannot be read at line {line}, and there are sound lines behind it",
+            help="restore the file from a copy, or begin anew with `--study NAME`",
+        )
+    )

@@ -1,0 +1,30 @@
+"""Fresh memory is full of NaN in every kernel test: a read before a write shows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+def _poisoned(original: Any) -> Any:
+    def allocate(*args: Any, **kwargs: Any) -> torch.Tensor:
+        fresh = original(*args, **kwargs)
+        if fresh.is_floating_point() or fresh.is_complex():
+            with torch.no_grad():
+                fresh.fill_(float("nan"))
+        return fresh
+
+    return allocate
+
+
+@pytest.fixture(autouse=True)
+def nan_memory(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fill what torch.empty, empty_like and new_empty return with NaN."""
+    if "keep_memory" not in request.keywords:
+        monkeypatch.setattr(torch, "empty", _poisoned(torch.empty))
+        monkeypatch.setattr(torch, "empty_like", _poisoned(torch.empty_like))
+        monkeypatch.setattr(torch.Tensor, "new_empty", _poisoned(torch.Tensor.new_empty))
+    yield
