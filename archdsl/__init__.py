@@ -1,0 +1,52 @@
+"""archdsl: a text language for sequence-model architectures and a compiler to PyTorch modules.
+
+``load(path)`` gives a :class:`Space`, ``space.sample(seed)`` an :class:`Arch`, ``arch.compile()`` a
+``torch.nn.Module``. Importing the package imports neither torch nor the compiler: each name is
+imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archdsl.compiler.arch import Arch
+    from archdsl.compiler.check import check
+    from archdsl.compiler.loading import compile, load, loads
+    from archdsl.compiler.space import Space
+    from archdsl.diagnostics import ArchError, Diagnostic
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Arch",
+    "ArchError",
+    "Diagnostic",
+    "Space",
+    "check",
+    "compile",
+    "load",
+    "loads",
+]
+
+_HOME = {
+    "Arch": "archdsl.compiler.arch",
+    "ArchError": "archdsl.diagnostics",
+    "Diagnostic": "archdsl.diagnostics",
+    "Space": "archdsl.compiler.space",
+    "check": "archdsl.compiler.check",
+    "compile": "archdsl.compiler.loading",
+    "load": "archdsl.compiler.loading",
+    "loads": "archdsl.compiler.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,62 @@
+"""Search: from the space a ``.arch`` file describes to its best architectures, trained.
+
+:func:`run` is ``archdsl search`` as a function. Importing this package loads neither torch nor Optuna.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from archdsl.search.outputs import Result
+
+__all__ = ["run"]
+
+
+def run(
+    spec_path: str | Path,
+    *,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    trials: int | None = None,
+    storage: str | None = None,
+    seed: int | None = None,
+    study: str | None = None,
+    quiet: bool = False,
+    device: str | None = None,
+) -> Result:
+    """Search the space of a spec, and write the report, the best architecture and its weights.
+
+    A study that was begun is continued, whatever ended it. Several processes may run the same study.
+
+    Args:
+        spec_path: the ``.arch`` file.
+        out: folder of the run; ``runs/NAME`` by default, with the study's name.
+        data: file for tasks that learn from one.
+        trials: of the whole study; the spec's ``search { trials }`` by default. A study that has as
+            many is not searched further, so 25 and then 50 make 50.
+        storage: journal file of the study; ``study.journal`` in ``out`` by default.
+        seed: of proposals; the spec's by default.
+        study: name of the study; the spec's file name by default.
+        quiet: print nothing.
+        device: where models are trained; a GPU where there is one, by default.
+
+    Raises:
+        ArchError: the spec, the data, the study or the disk does not allow it.
+    """
+    import archdsl
+    from archdsl.search.main import Request, search
+
+    path = Path(spec_path)
+    request = Request(
+        out=Path(out) if out else None,
+        data=Path(data) if data else None,
+        trials=trials,
+        storage=storage,
+        seed=seed,
+        study=study,
+        quiet=quiet,
+        device=device,
+    )
+    return search(archdsl.load(path), path.stem, path.parent, request)

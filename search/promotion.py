@@ -32,9 +32,9 @@ def promoted(result: Values, others: Sequence[Values], share: Fraction) -> bool:
 
 
 def standings(results: Sequence[Values]) -> list[int]:
-    """The place of each result, 0 the best: by Pareto rank, then by the first objective."""
+    """The place of each result, 0 the best: by Pareto rank, then by the objectives in order."""
     ranks = pareto_ranks(results)
-    keys = [(rank, -result[0]) for rank, result in zip(ranks, results, strict=True)]
+    keys = [(rank, *(-v for v in result)) for rank, result in zip(ranks, results, strict=True)]
     order = {key: place for place, key in enumerate(sorted(set(keys)))}
     return [order[key] for key in keys]
 

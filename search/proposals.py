@@ -120,7 +120,7 @@ class Proposer:
             trial = study.ask()
             effort.asked += 1
             arch = self.space.decide(lambda site, trial=trial: suggest(trial, site))
-            if found := self._accepted(arch, taken, effort, _carried(trial)):
+            if found := self._accepted(arch, taken, effort, _carried(study, trial)):
                 return found
             study.tell(trial, state=TrialState.FAIL)
         return None
@@ -267,7 +267,7 @@ def _next(taken: list[int], sizes: list[int]) -> list[int] | None:
     return [*taken[:-1], taken[-1] + 1] if taken else None
 
 
-def _carried(trial: optuna.Trial) -> dict[str, Any]:
+def _carried(study: Study, trial: optuna.Trial) -> dict[str, Any]:
     """What a sampler noted on the trial and needs again: a genetic sampler's generation."""
-    notes: Mapping[str, Any] = trial.study._storage.get_trial_system_attrs(trial._trial_id)
+    notes = study.get_trials(deepcopy=False)[trial.number].system_attrs
     return {key: note for key, note in notes.items() if key.endswith(":generation")}

@@ -5,7 +5,7 @@ The compiler's :class:`Space` and :class:`Arch` fit as they are, and so may anyt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from archdsl.blocks.asking import SearchSection, Task, TrainSection
@@ -75,6 +75,10 @@ class Arch(Protocol):
     def cost(self) -> Cost:
         """What it costs."""
 
+    @property
+    def requirements(self) -> Sequence[Any]:
+        """Its constraints; see ``archdsl.compiler.quantities.Requirement``."""
+
     def compile(self, device: Any = "cpu", dtype: Any = "float32", seed: int = 0) -> Any:
         """The model: an ``nn.Module`` of tokens."""
 
@@ -90,8 +94,15 @@ class Space(Protocol):
     def search(self) -> SearchSection:
         """The ``search`` section."""
 
+    @property
+    def objectives(self) -> Sequence[Any]:
+        """What to make large or small; see ``archdsl.compiler.quantities.Objective``."""
+
     def count(self) -> int:
         """How many architectures there are, constraints aside."""
+
+    def arch(self, assignment: Mapping[str, int]) -> Any:
+        """The architecture of an assignment."""
 
     def decide(self, choose: Callable[[Any], int]) -> Any:
         """The architecture of a chooser that is asked once for each active site, in fixed order."""

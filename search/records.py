@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 State = Literal["running", "complete", "pruned", "fail"]
 
-ARCH, COSTS, OWNER, SCORES, OUTCOME, SAMPLE = (
-    "arch", "costs", "owner", "scores", "outcome", "sample",
-)  # fmt: skip
+ARCH = "arch"
+COSTS = "costs"
+CONSTRAINTS = "constraints"
+OWNER = "owner"
+SCORES = "scores"
+MEASURED = "measured"
+SAMPLE = "sample"
+OUTCOME = "outcome"
 """Keys of a trial's user attributes; a rung's is :func:`rung_key`."""
 
 
@@ -91,9 +96,21 @@ class Record:
 
     @property
     def costs(self) -> Mapping[str, float]:
-        """Parameters, and every cost that is an objective or a constraint."""
+        """Parameters, and every objective that needs no training."""
         costs: Mapping[str, float] = self.attributes.get(COSTS, {})
         return costs
+
+    @property
+    def constraints(self) -> Sequence[Mapping[str, Any]]:
+        """Every hard constraint as it keeps it: ``text``, ``sign``, ``left`` and ``right``."""
+        kept: Sequence[Mapping[str, Any]] = self.attributes.get(CONSTRAINTS, [])
+        return kept
+
+    @property
+    def measured(self) -> Mapping[str, float]:
+        """Latencies in seconds, by their text."""
+        measured: Mapping[str, float] = self.attributes.get(MEASURED, {})
+        return measured
 
     @property
     def scores(self) -> Mapping[str, float] | None:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from archdsl.blocks.base import Layer
 from archdsl.diagnostics import Span
+
+if TYPE_CHECKING:
+    from torch import device, dtype
+
+    from archdsl.blocks.asking import Task, TrainSection
+    from archdsl.compiler.cost import Cost
+    from archdsl.compiler.graph import Graph
+    from archdsl.compiler.model import Model
+    from archdsl.compiler.quantities import Requirement
+    from archdsl.compiler.space import Space
 
 
 @dataclass(frozen=True)
@@ -43,3 +55,106 @@ class Visit:
 
 Assignment = Mapping[str, int]
 """Site path → index of the alternative taken, for the active sites of one architecture."""
+
+
+class Arch:
+    """One architecture of a space. Immutable; what takes time is computed when first asked for.
+
+    Args:
+        space: the space it is of.
+        root: its layers.
+        assignment: the alternative taken at each active choice.
+        choices: the same as it is written.
+        tasks: what it is asked to learn, by name.
+        train: how it is trained.
+        requirements: its constraints.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        root: tuple[Element, ...],
+        assignment: Mapping[str, int],
+        choices: Mapping[str, str],
+        tasks: Mapping[str, Task],
+        train: TrainSection,
+        requirements: tuple[Requirement, ...],
+    ) -> None:
+        self.space, self.root = space, root
+        self.assignment, self.choices = dict(assignment), dict(choices)
+        self.tasks, self.train, self.requirements = dict(tasks), train, requirements
+
+    @property
+    def symbols(self) -> int:
+        """The vocabulary its tasks need, the largest of them; 0 without a task."""
+        return max((task.symbols for task in self.tasks.values()), default=0)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Its operations, lowered and nothing more."""
+        from archdsl.compiler.lower import lower
+
+        return lower(self.root, self.symbols)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What it costs, without building it."""
+        from archdsl.compiler.cost import Cost
+
+        return Cost(self.graph)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of its operations, in hexadecimal: equal for two spellings of one architecture."""
+        from archdsl.compiler.canonical import architecture_hash
+
+        return architecture_hash(self.graph)
+
+    @cached_property
+    def text(self) -> str:
+        """A closed ``.arch`` file: the same architecture with every choice made."""
+        from archdsl.compiler.closed_text import closed_text
+
+        return closed_text(self)
+
+    @cached_property
+    def feasible(self) -> bool:
+        """Whether it keeps every hard requirement."""
+        return all(requirement.holds(self.cost) for requirement in self.requirements)
+
+    def compile(
+        self, device: str | device = "cpu", dtype: str | dtype = "float32", seed: int = 0
+    ) -> Model:
+        """The model: an ``nn.Module`` of tokens. Imports torch.
+
+        Args:
+            device: where its parameters live.
+            dtype: of its parameters.
+            seed: of the initial weights.
+        """
+        from archdsl.compiler.build import compile_arch
+
+        return compile_arch(self, device, dtype, seed)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Arch):
+            return NotImplemented
+        same_space = self.space is other.space or self.space.text_hash == other.space.text_hash
+        return same_space and self.assignment == other.assignment
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.assignment.items()))
+
+    def __repr__(self) -> str:
+        made = ", ".join(f"{path} = {text}" for path, text in self.choices.items())
+        return f"Arch({made})"
+
+    def __deepcopy__(self, memo: object) -> Arch:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuilt, (self.space, self.assignment)
+
+
+def _rebuilt(space: Space, assignment: Assignment) -> Arch:
+    return space.arch(assignment)

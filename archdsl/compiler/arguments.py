@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from archdsl.compiler.context import Call
-from archdsl.diagnostics import Diagnostic, Report, did_you_mean, nearest
+from archdsl.diagnostics import Diagnostic, Report, did_you_mean
 from archdsl.grammar import ast
 
 
@@ -94,14 +94,3 @@ def _too_many(
         call.frame.spot(argument.span),
         help=_parameters(title, parameters) if parameters else "",
     )
-
-
-def missing(title: str, name: str, parameters: Sequence[str], span_help: str = "") -> tuple[str, str]:
-    """The message and the help for a parameter that nothing was given for."""
-    message = f"`{title}` needs `{name}`"
-    return message, span_help or f"write `{title}({name} = …)`"
-
-
-def nearest_parameter(name: str, parameters: Sequence[str]) -> str | None:
-    """The parameter a misspelt name most likely means."""
-    return nearest(name, parameters)

@@ -46,13 +46,15 @@ class Closure:
     """An expression and where it is written: an argument, a default, or a ``let``.
 
     It is elaborated where it ends up, against what is expected there, and is one term for every
-    place that expects the same.
+    place that expects the same. It is ``opaque`` where it is called: no value of its own to show.
     """
 
     name: str
     expression: ast.Expression
     frame: Frame
     path: Path
+    default: bool = False
+    opaque: bool = False
     busy: bool = False
     terms: dict[Expect, Term] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from archdsl.blocks.nn.dense import Embedding, Head
+from archdsl.blocks.nn.dense import Embedding, Head, MergedLinear
 from archdsl.blocks.nn.structure import RegionModule, Step
 from archdsl.blocks.op import Op
 from archdsl.compiler.graph import INPUT, Graph, Node
@@ -83,6 +83,8 @@ def _attach(root: nn.Module, path: tuple[str, ...], module: nn.Module) -> None:
             holder.add_module(name, nn.Module())
         holder = holder.get_submodule(name)
     holder.add_module(path[-1], module)
+    if isinstance(module, MergedLinear):
+        module.attach(holder, path[-1])
 
 
 Key = tuple[str, int]

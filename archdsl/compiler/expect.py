@@ -82,6 +82,7 @@ class Expect:
         components: classes of which a component may be.
         items: a list.
         layers: layers of a body, any number in sequence.
+        equation: an expression of a cell's equations.
     """
 
     integer: Interval | None = None
@@ -95,6 +96,7 @@ class Expect:
     components: tuple[type[Component], ...] = ()
     items: Items | None = None
     layers: bool = False
+    equation: bool = False
 
     @property
     def number(self) -> bool:
@@ -114,6 +116,7 @@ class Expect:
             components=(*self.components, *other.components),
             items=self.items or other.items,
             layers=self.layers or other.layers,
+            equation=self.equation or other.equation,
         )
 
     def __str__(self) -> str:
@@ -122,6 +125,9 @@ class Expect:
     def _words(self) -> Iterator[str]:
         if self.layers:
             yield "layers"
+            return
+        if self.equation:
+            yield "an expression"
         if self.integer is not None:
             yield f"a whole number {readable(self.integer)}".rstrip()
         if self.real is not None:
@@ -154,7 +160,7 @@ def readable(interval: Interval) -> Interval:
 
 LAYERS = Expect(layers=True, components=(Layer,))
 NUMBER = Expect(real=Interval())
-INTEGER = Expect(integer=Interval())
+EQUATION = Expect(equation=True)
 
 
 def article(kind: str) -> str:

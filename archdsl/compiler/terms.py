@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ValidationError
 
 from archdsl.blocks import equations
 from archdsl.blocks.base import Invalid, Layer
 from archdsl.compiler.arch import Element, Visit
-from archdsl.compiler.expect import Number, whole
+from archdsl.compiler.expect import Expect, Number, whole
+from archdsl.compiler.spelling import call_text, value_text
 from archdsl.diagnostics import ArchError, Diagnostic, Span
 
 LARGEST_BITS = 4096
@@ -351,16 +352,35 @@ class Series(Term):
         return tuple(element for item in self.items for element in run.value(item, copies))
 
 
+class Argument(Protocol):
+    """What a definition was given: the terms it is wherever the definition uses it."""
+
+    name: str
+    default: bool
+    opaque: bool
+    terms: dict[Expect, Term]
+
+
 @dataclass(frozen=True)
 class Origin:
     """The definition of the standard library a layer is written as, and its arguments."""
 
     name: str
-    arguments: tuple[tuple[str, Callable[[], Term | None]], ...]
+    arguments: tuple[Argument, ...]
 
     def text(self, run: Run, copies: Copies) -> str | None:
         """``gla(heads = 4)``; ``None`` where an argument has no closed spelling."""
-        return None
+        given = [argument for argument in self.arguments if not argument.default]
+        texts = [self._argument(argument, run, copies) for argument in given if argument.terms]
+        if None in texts or any(argument.opaque for argument in given):
+            return None
+        return call_text(self.name, (text for text in texts if text))
+
+    def _argument(self, argument: Argument, run: Run, copies: Copies) -> str | None:
+        expect, term = next(iter(argument.terms.items()))
+        if expect.layers or expect.equation:
+            return None
+        return f"{argument.name} = {value_text(run.value(term, copies), expect)}"
 
 
 # --- equations of a cell --------------------------------------------------------------------------
@@ -452,3 +472,17 @@ def located(problem: Invalid, make: Make) -> Diagnostic:
         help=problem.help,
         related=tuple((span, "used here") for span in make.trail),
     )
+
+
+@dataclass(eq=False)
+class Built(Term):
+    """Something made of the values of terms."""
+
+    parts: tuple[Term, ...]
+    build: Callable[..., Any]
+
+    def children(self) -> Iterator[Term]:
+        return iter(self.parts)
+
+    def evaluate(self, run: Run, copies: Copies) -> Any:
+        return self.build(*(run.value(part, copies) for part in self.parts))

@@ -97,6 +97,19 @@ def _hint(expression: ast.Expression, expect: Expect) -> str:
     return ""
 
 
+def wrong_length(at: At, expression: ast.Array) -> Diagnostic:
+    """A list with too few or too many items."""
+    items = at.expect.items
+    assert items is not None
+    least, most = items.least, items.most
+    wanted = f"exactly {least}" if least == most else f"at least {least}" if least else f"at most {most}"
+    return Diagnostic(
+        "wrong-length",
+        f"{at.what} takes a list of {wanted} items, and this one has {len(expression.items)}",
+        at.frame.spot(expression.span),
+    )
+
+
 def described(expression: ast.Expression) -> str:
     """What an expression is, in words, for messages."""
     match expression:

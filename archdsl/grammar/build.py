@@ -13,13 +13,12 @@ from typing import Any, Literal, Protocol, cast
 
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span
 from archdsl.grammar import ast, numbers
-from archdsl.grammar.foreign import CODE, code_in_file, misplaced_item
-from archdsl.grammar.words import KEYWORDS
+from archdsl.grammar.foreign import CODE_IN_BODIES, code_in_file, misplaced_item
 
 RESERVED = frozenset({"true", "false", "none"})
 """The words that are values everywhere and so can never be names."""
 
-DEEPEST_TREE = 200
+DEEPEST_TREE = 100
 """How many levels a tree may have, so that a recursive visitor never runs out of stack."""
 
 LEVELS_A_BRACKET = 8
@@ -68,6 +67,14 @@ def _enclosed(children: Children) -> Enclosed:
 
 def _names(children: Children) -> tuple[str, ...]:
     return tuple(str(child) for child in children if getattr(child, "type", "") == "NAME")
+
+
+_SECOND_HALVES: dict[str, type[ast.Node]] = {
+    "let": ast.Equation,
+    "task": ast.Equation,
+    "def": ast.Layer,
+}
+"""What the rest of an item looks like when its keyword is read as a layer."""
 
 
 def _bare_word(item: ast.Layer | ast.Equation) -> str:
@@ -216,13 +223,12 @@ class Builder(threading.local):
     def check_word(self, item: ast.Layer | ast.Equation, following: ast.Node) -> None:
         """Refuse ``let x = 1`` and ``for x`` in a body, which the grammar reads as two layers."""
         word = _bare_word(item)
-        gap = self.source.text[item.span.end : following.span.start]
-        if "\n" in gap:
+        if not word or "\n" in self.source.text[item.span.end : following.span.start]:
             return
-        if word in KEYWORDS:
-            self.found.append(misplaced_item(word, item.span))
-        elif word in CODE:
+        if word in CODE_IN_BODIES:
             self.found.append(code_in_file(word, item.span))
+        elif isinstance(following, _SECOND_HALVES.get(word, ())):
+            self.found.append(misplaced_item(word, item.span))
 
     def equation(self, children: Children) -> ast.Equation:
         """``name = value`` in a body."""

@@ -64,6 +64,9 @@ CODE = {
 }
 """Words of programming languages, and what to type instead."""
 
+CODE_IN_BODIES = frozenset({"for", "while", "if", "elif", "else", "lambda", "return", "import"})
+"""Those that are refused as layers too where something follows them on their line."""
+
 
 def code_in_file(word: str, span: Span) -> Diagnostic:
     """The answer to a word of :data:`CODE`."""

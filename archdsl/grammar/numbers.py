@@ -28,6 +28,8 @@ _NUMBER = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?([A-Za-z]*)"
 
 def complaint(text: str) -> str | None:
     """Why a number or ratio is out of bounds, as the end of "this number has …"; else ``None``."""
+    if len(text) <= DIGITS and "e" not in text.lower():
+        return None
     for part in text.split(":"):
         whole, places, exponent, _ = _pieces(part)
         if len(whole + places) > DIGITS:
@@ -39,6 +41,8 @@ def complaint(text: str) -> str | None:
 
 def value(text: str) -> int | Fraction:
     """The exact value of a number; an ``int`` wherever it is whole."""
+    if text.isdigit():
+        return int(text)
     whole, places, exponent, suffix = _pieces(text)
     scale = Fraction(10) ** (int(exponent) - len(places))
     number = int(whole + places) * scale * SUFFIXES[suffix]

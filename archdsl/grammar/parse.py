@@ -9,7 +9,7 @@ something.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,10 @@ from typing import Any, cast
 
 from lark import Lark, Token, __version__
 from lark.exceptions import UnexpectedInput, UnexpectedToken
+from lark.lexer import ContextualLexer, LexerState
+from lark.parsers.lalr_analysis import Shift
 from lark.parsers.lalr_interactive_parser import InteractiveParser
+from lark.parsers.lalr_parser_state import ParserState
 from lark.utils import TextSlice
 
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span
@@ -26,12 +29,15 @@ from archdsl.grammar.build import Builder, check_depth
 from archdsl.grammar.mistakes import explain
 from archdsl.grammar.place import Finding, Place
 from archdsl.grammar.text import check, comments, read_source, source_of
-from archdsl.grammar.words import CLOSING, Opening, Words, close
+from archdsl.grammar.words import CLOSING, KEYWORDS, Opening, Words, close
 
 __all__ = ["parse", "parse_file", "parse_source", "read_source"]
 
 MOST_DIAGNOSTICS = 10
 """How many mistakes one run names; more are most likely echoes of the first."""
+
+ECHOES = frozenset({"unexpected-word", "stray-word", "missing-operator"})
+"""What is said only of a line of which nothing else is said."""
 
 _builder = Builder()
 
@@ -80,11 +86,45 @@ def _grammar() -> Lark:
     table = json.loads(_resource("table.json"), object_pairs_hook=_with_numbers)
     if table["lark"] != __version__:
         return Lark(_resource("arch.lark"), transformer=_builder, **OPTIONS)
-    table["data"]["options"]["transformer"] = _builder
+    table["data"]["options"] |= {"transformer": _builder, "_plugins": OPTIONS["_plugins"]}
     return Lark.load(table)
 
 
-OPTIONS: dict[str, Any] = {"parser": "lalr", "keep_all_tokens": True, "maybe_placeholders": False}
+class KeywordLexer(ContextualLexer):
+    """A lexer for which a keyword is one only where the parser can go on with it.
+
+    The states of an LALR parser stand for many places at once, so Lark's own contextual lexer would
+    read the layer ``task`` of ``{ gla  task }`` as the keyword that may follow ``let x = gla``.
+    """
+
+    def lex(self, lexer_state: LexerState, parser_state: ParserState[Any]) -> Iterator[Token]:
+        """The tokens, each read when the parser has taken the one before."""
+        for token in super().lex(lexer_state, parser_state):
+            if token.type in _SOFT and not _can_shift(parser_state, token.type):
+                token.type = "NAME"
+            yield token
+
+
+def _can_shift(parser: ParserState[Any], terminal: str) -> bool:
+    """Whether a terminal really fits, once everything before it is reduced."""
+    states, stack = parser.parse_conf.states, list(parser.state_stack)
+    while terminal in states[stack[-1]]:
+        action, rule = states[stack[-1]][terminal]
+        if action is Shift:
+            return True
+        del stack[len(stack) - len(rule.expansion) :]
+        stack.append(states[stack[-1]][rule.origin.name][1])
+    return False
+
+
+_SOFT = frozenset({*map(str.upper, KEYWORDS), "MAXIMIZE", "MINIMIZE", "AS", "STEP", "LOG"})
+
+OPTIONS: dict[str, Any] = {
+    "parser": "lalr",
+    "keep_all_tokens": True,
+    "maybe_placeholders": False,
+    "_plugins": {"ContextualLexer": KeywordLexer},
+}
 """How ``arch.lark`` is meant to be read."""
 
 
@@ -136,6 +176,7 @@ class _Recovery:
         """The mistakes of this piece."""
         _builder.reset(self.source)
         found: dict[int, Diagnostic] = {}
+        seen: set[int] = set()
         while len(found) + len(_builder.found) < most:
             try:
                 self.parser.resume_parse()  # type: ignore[no-untyped-call]
@@ -143,10 +184,15 @@ class _Recovery:
             except UnexpectedInput as error:
                 index = self.index_of(error)
                 finding = self.explain(error, index)
-                found.setdefault(index, finding.diagnostic)
-                if index == self.end or not (self.mend(finding) or self.skip(index)):
+                mended = index not in seen and self.mend(finding)
+                seen.add(index)
+                if index not in found and not _is_echo(finding.diagnostic, found.values()):
+                    found[index] = finding.diagnostic
+                if index == self.end or not (mended or self.skip(index)):
                     break
-        return [*_builder.found, *found.values()][:most]
+        spans = [diagnostic.span for diagnostic in found.values()]
+        built = [diagnostic for diagnostic in _builder.found if diagnostic.span not in spans]
+        return [*built, *found.values()][:most]
 
     def index_of(self, error: UnexpectedInput) -> int:
         """The word that the parser stumbled over; ``self.end`` for the end of the piece."""
@@ -216,6 +262,13 @@ class _Recovery:
                 return _move(self.parser, offset)
             del state.value_stack[-1], state.state_stack[-1]
         return False
+
+
+def _is_echo(diagnostic: Diagnostic, before: Iterable[Diagnostic]) -> bool:
+    """Whether this is most likely the rest of a mistake that is already named on its line."""
+    if diagnostic.id not in ECHOES or diagnostic.span is None:
+        return False
+    return any(other.span and other.span.line == diagnostic.span.line for other in before)
 
 
 def _drop_unclosed(opened: list[Opening]) -> None:

@@ -93,6 +93,11 @@ class Place:
         return self.before.end if self.before is not NO_WORD else self.word.start
 
     @property
+    def here(self) -> int:
+        """The offset of the word in question, to read it again once a sign is put before it."""
+        return self.behind if self.ended else self.word.start
+
+    @property
     def span(self) -> Span:
         """The word in question, or the end of the last one where there is none."""
         if self.ended:

@@ -24,6 +24,7 @@ def generate() -> str:
     """The table as JSON, with the version of Lark whose format it has."""
     lark = Lark((_FOLDER / "arch.lark").read_text(encoding="utf-8"), **OPTIONS)
     data, memo = lark.memo_serialize([TerminalDef, Rule])
+    data["options"]["_plugins"] = {}
     data["parser"]["parser"] = _in_order(data["parser"]["parser"])
     table = {"lark": __version__, "data": data, "memo": memo}
     return json.dumps(table, separators=(",", ":"), sort_keys=True) + "\n"

@@ -13,7 +13,7 @@ from archdsl.grammar.build import too_deep
 LARGEST_FILE = 1 << 20
 """The most bytes (and characters) a file may have."""
 
-MOST_WORDS = 100_000
+MOST_WORDS = 50_000
 """The most words a file may have."""
 
 DEEPEST_NESTING = 100

@@ -230,8 +230,8 @@ def running_maximum(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`m_t = max(log_decay_t + m_{t-1}, log_input_t)` by doubling, all [B, T, H].
 
-    `start` [B or N, H] is m before the first token. Returns m_t, m_{t-1} and the last m of each
-    row.
+    `start` [B or N, H] is m before the first token. Returns m_t, m_{t-1} (constant to autograd,
+    apart from `start`) and the last m of each row.
     """
     length = log_decay.shape[1]
     if cu_seqlens is None:
@@ -242,7 +242,7 @@ def running_maximum(
         head, before = first[:, None], start[rows][None]
     level = torch.where(head, torch.maximum(log_input, log_decay + before), log_input)
     top = _double(log_decay.masked_fill(head, -torch.inf), level)
-    previous = torch.where(head, before, functional.pad(top[:, :-1], (0, 0, 1, 0)))
+    previous = torch.where(head, before, functional.pad(top.detach()[:, :-1], (0, 0, 1, 0)))
     if cu_seqlens is None:
         return top, previous, top[:, -1]
     last = top[0, (cu_seqlens[1:] - 1).clamp(min=0)]

@@ -163,8 +163,8 @@ def synflow(model: nn.Module, tokens: Tensor) -> float:
 def _flow(model: nn.Module, tokens: Tensor) -> float:
     with _absolute(model), _ones_behind(embedding(model)):
         model(tokens).sum().backward()
-        products = [(p * p.grad).abs() for p in model.parameters() if p.grad is not None]
-        total = sum(float(product.double().sum()) for product in products)
+        pairs = [(p.detach(), p.grad) for p in model.parameters() if p.grad is not None]
+        total = sum(float((weight * gradient).abs().double().sum()) for weight, gradient in pairs)
     model.zero_grad(set_to_none=True)
     return total
 

@@ -1,12 +1,11 @@
 """Fresh memory is full of NaN in every kernel test: a read before a write shows."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def _poisoned(original: Any) -> Any:
@@ -21,10 +20,9 @@ def _poisoned(original: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def nan_memory(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fill what torch.empty, empty_like and new_empty return with NaN."""
-    if "keep_memory" not in request.keywords:
+def nan_memory(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Fill what torch.empty, empty_like and new_empty return, unless a module has KEEP_MEMORY."""
+    if not getattr(request.module, "KEEP_MEMORY", False):
         monkeypatch.setattr(torch, "empty", _poisoned(torch.empty))
         monkeypatch.setattr(torch, "empty_like", _poisoned(torch.empty_like))
         monkeypatch.setattr(torch.Tensor, "new_empty", _poisoned(torch.Tensor.new_empty))
-    yield

@@ -20,6 +20,7 @@ class Member:
 
     `make(batch, length)` gives float64 inputs; keys that begin with `state` are initial states, and
     `shared` names parameters without a batch axis. `loop` and `kernel` give (output, final states).
+    `float32_limit` is above 1e-5 where the token loop itself is, for want of conditioning.
     """
 
     name: str
@@ -27,7 +28,7 @@ class Member:
     loop: Callable[[Tensors], Result]
     kernel: Callable[..., Result]
     shared: tuple[str, ...] = ()
-    rank: int = 1
+    float32_limit: float = 1e-5
 
 
 def randn(*shape: int) -> Tensor:

@@ -206,9 +206,11 @@ def mlstm() -> Member:
 
     def make(batch: int, length: int) -> Tensors:
         x = _qkv(batch, length) | {"i": 3 * randn(batch, length, H), "f": randn(batch, length, H)}
-        return x | {"state": randn(batch, H, K, V), "state_n": randn(batch, H, K)} | {
-            "state_m": randn(batch, H)
-        }
+        return (
+            x
+            | {"state": randn(batch, H, K, V), "state_n": randn(batch, H, K)}
+            | {"state_m": randn(batch, H)}
+        )
 
     def loop(x: Tensors) -> Result:
         c, n, m, outs = x["state"], x["state_n"], x["state_m"], []
@@ -231,7 +233,7 @@ def mlstm() -> Member:
         assert isinstance(state, MaxState)
         return out, tuple(state)
 
-    return Member("mlstm", make, loop, kernel)
+    return Member("mlstm", make, loop, kernel, float32_limit=1e-4)
 
 
 MEMBERS = [

@@ -86,7 +86,6 @@ def deltaproduct(rank: int) -> Member:
         lambda b, t: _make(rank, 2.0)(b, t) | {"gate": randn(b, t, H)},
         lambda x: _loop(x, x["gate"].sigmoid()[..., None, None], rank),
         lambda x, **o: _call(x, functional.logsigmoid(x["gate"]), rank=rank, **o),
-        rank=rank,
     )
 
 

@@ -140,7 +140,7 @@ def rg_lru() -> Member:
 
 
 def _diagonal(batch: int, length: int) -> Tensors:
-    x = {"x": randn(batch, length, D, 1), "dt": uniform(D, 1) * 0.1, "A_log": randn(D, N)}
+    x = {"x": randn(batch, length, D, 1), "dt": uniform(D, 1) * 0.1 + 0.05, "A_log": randn(D, N)}
     state = torch.complex(randn(batch, D, N), randn(batch, D, N))
     return x | {"omega": randn(D, N), "B": torch.complex(randn(D, N), randn(D, N)), "state": state}
 

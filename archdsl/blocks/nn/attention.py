@@ -9,15 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from archdsl.blocks.nn.base import Context, Site, State, heads_apart
+from archdsl.blocks.nn.base import Context, Site, State, heads_apart, widened
 from archdsl.blocks.ops import attention as ops
 
 
 def rotated(x: Tensor, base: int, position: int) -> Tensor:
     """RoPE on ``[B, T, H, D]`` from ``position`` on: pairs are the halves of a head."""
     half = x.shape[-1] // 2
-    rate = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    place = torch.arange(x.shape[1], device=x.device, dtype=torch.float32) + position
+    dtype = widened(x).dtype
+    rate = base ** (-torch.arange(half, device=x.device, dtype=dtype) / half)
+    place = torch.arange(x.shape[1], device=x.device, dtype=dtype) + position
     angle = (place[:, None] * rate)[:, None]
     cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]

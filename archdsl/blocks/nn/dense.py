@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -54,14 +55,14 @@ class Embedding(Site):
         place = torch.arange(tokens.shape[1], device=tokens.device) + context.position
         if self.position == "learned":
             return x + self.positions[place]
-        return x + sinusoidal(place, self.width).to(x.dtype)
+        return x + sinusoidal(place.to(widened(x).dtype), self.width).to(x.dtype)
 
 
 def sinusoidal(place: Tensor, width: int) -> Tensor:
     """Sines, then cosines, of geometric wavelengths (arXiv 1706.03762 §3.5): ``[T]`` → ``[T, D]``."""
     half = (width + 1) // 2
-    rate = torch.exp(torch.arange(half, device=place.device) * (-math.log(1e4) / half))
-    angle = place[:, None].float() * rate
+    steps = torch.arange(half, device=place.device, dtype=place.dtype)
+    angle = place[:, None] * torch.exp(steps * (-math.log(1e4) / half))
     return torch.cat([angle.sin(), angle.cos()], -1)[:, :width]
 
 
@@ -115,20 +116,24 @@ class MergedLinear(Site):
         parts = iter(torch.split(joined, sizes))
         return [next(parts) if biased else None for biased in self.biased]
 
-    def _parts(self, prefix: str) -> dict[str, Tensor]:
-        """Views of the weights, by the names they are saved under."""
-        parent = prefix.removesuffix(".").rpartition(".")[0]
-        parent = f"{parent}." if parent else ""
+    def attach(self, holder: nn.Module, name: str) -> None:
+        """Be loaded from the parts' names, which only ``holder`` is shown, where this is ``name``."""
+        holder.register_load_state_dict_pre_hook(partial(_join_saved, name=name))
+
+    def parts(self) -> dict[str, Tensor]:
+        """Views of the weights, by the names they are saved under, relative to the holder."""
         weights = torch.split(self.weight, self.sizes)
-        found = {f"{parent}{n}.weight": w for n, w in zip(self.names, weights, strict=True)}
+        found = {f"{n}.weight": w for n, w in zip(self.names, weights, strict=True)}
         if self.bias is not None:
             pairs = zip(self.names, self._biases(self.bias), strict=True)
-            found |= {f"{parent}{name}.bias": bias for name, bias in pairs if bias is not None}
+            found |= {f"{name}.bias": bias for name, bias in pairs if bias is not None}
         return found
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        for name, part in self._parts(prefix).items():
-            destination[name] = part if keep_vars else part.detach()
+        parent = prefix.removesuffix(".").rpartition(".")[0]
+        parent = f"{parent}." if parent else ""
+        for name, part in self.parts().items():
+            destination[parent + name] = part if keep_vars else part.detach()
 
     def _load_from_state_dict(
         self,
@@ -140,15 +145,37 @@ class MergedLinear(Site):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        for name, part in self._parts(prefix).items():
-            if name not in state_dict:
-                missing_keys.append(name)
-            elif state_dict[name].shape != part.shape:
-                found, wanted = tuple(state_dict[name].shape), tuple(part.shape)
-                error_msgs.append(f"{name} has shape {found}, and the model's is {wanted}")
-            else:
-                with torch.no_grad():
-                    part.copy_(state_dict[name])
+        """What is missing was said by the holder, by its own name."""
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, [], unexpected_keys, error_msgs
+        )
+
+
+def _join_saved(
+    holder: nn.Module,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    local_metadata: Any,
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+    name: str,
+) -> None:
+    """Before ``holder`` is loaded: the parts of its merged projection as the one weight they are."""
+    merged: MergedLinear = holder.get_submodule(name)  # type: ignore[assignment]
+    given: dict[str, list[Tensor]] = {"weight": [], "bias": []}
+    for part, tensor in merged.parts().items():
+        found = state_dict.pop(prefix + part, None)
+        if found is None:
+            missing_keys.append(prefix + part)
+        elif found.shape != tensor.shape:
+            shapes = f"{tuple(found.shape)}, and the model's is {tuple(tensor.shape)}"
+            error_msgs.append(f"{prefix}{part} has shape {shapes}")
+        given[part.rpartition(".")[2]].append(tensor.detach() if found is None else found)
+    if not error_msgs:
+        joined = {kind: torch.cat(tensors) for kind, tensors in given.items() if tensors}
+        state_dict |= {f"{prefix}{name}.{kind}": tensor for kind, tensor in joined.items()}
 
 
 def normalise(op: ops.Norm, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -33,7 +33,7 @@ def unclosed(place: Place) -> Finding | None:
         inner = [opening for opening in place.opened if CLOSING[opening.bracket] == place.text]
         closing = [opening for opening in place.opened if opening.index > inner[-1].index]
         blamed = closing[-1] if closing else None
-    elif _begins_line_outside(place):
+    elif _begins_line_outside(place) or _begins_body(place):
         blamed = place.opened[-1]
         closing = [blamed]
     else:
@@ -55,7 +55,7 @@ def _unclosed(place: Place, blamed: Opening, closing: list[Opening]) -> Finding:
             (TERMINALS[CLOSING[opening.bracket]], CLOSING[opening.bracket])
             for opening in reversed(closing)
         ),
-        resume=place.behind if place.ended else place.word.start,
+        resume=place.here,
     )
 
 
@@ -65,6 +65,11 @@ def _begins_line_outside(place: Place) -> bool:
     if innermost.bracket == "{" or not place.word.first or not place.expects("COMMA"):
         return False
     return place.word.column <= place.words.list[innermost.line_index].column
+
+
+def _begins_body(place: Place) -> bool:
+    """Whether a brace opens here though arguments are not closed yet."""
+    return place.text == "{" and place.expects("RPAR") and place.opened[-1].bracket == "("
 
 
 def _blamed(place: Place) -> Opening:

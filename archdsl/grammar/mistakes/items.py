@@ -71,7 +71,7 @@ def condition(place: Place) -> Finding | None:
         "a `require` compares two values",
         help="write `require params <= 4M`",
         instead=(("COMPARISON", "<="), ("NUMBER", "1")),
-        resume=place.behind if place.ended else place.word.start,
+        resume=place.here,
     )
 
 
@@ -87,7 +87,8 @@ def objective(place: Place) -> Finding | None:
             help=f"write `{place.before.text} recall.accuracy`",
             resume=place.word.end,
         )
-    if place.context == "file" and (place.text in known or place.text in OBJECTIVES):
+    outside = place.context in ("file", "body") and place.after.is_name
+    if outside and (place.text in known or place.text in OBJECTIVES):
         return finding(
             place,
             "misplaced-objective",
@@ -159,7 +160,7 @@ def header(place: Place) -> Finding | None:
             span=place.span_of(place.before),
             label=f"write `{before} name …`",
             instead=(("NAME", "name"),),
-            resume=place.behind if place.ended else place.word.start,
+            resume=place.here,
         )
     return None
 
@@ -213,15 +214,16 @@ def alias(place: Place) -> Finding | None:
 
 def definition(place: Place) -> Finding | None:
     """``def f(x): …`` and ``def f(x) -> …``."""
-    if set(place.expected) - {"LPAR"} != {"EQUAL", "LBRACE"} or place.text not in (":", "->", "=>"):
+    if set(place.expected) - {"LPAR"} != {"EQUAL", "LBRACE"}:
         return None
+    sign = place.text in (":", "->", "=>")
     return finding(
         place,
         "missing-body",
         "a `def` is followed by `= component` or by `{ layers }`",
-        label="write `=`",
+        label="write `=`" if sign else "",
         instead=(("EQUAL", "="),),
-        resume=place.word.end,
+        resume=place.word.end if sign else place.here,
     )
 
 
@@ -235,7 +237,7 @@ def stray_layer(place: Place) -> Finding | None:
         place,
         "stray-word",
         f"`{place.text}` stands outside every item",
-        label="is there a `}` too many before it?" if place.before.text == "}" else "",
+        label="is there a `}` too many before it?" if place.before.text == "}" and place.word.column else "",
         help=f"an item begins with {', '.join(KEYWORDS)}; layers stand inside `model {{ … }}`",
     )
 

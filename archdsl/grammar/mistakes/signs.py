@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from archdsl.grammar.mistakes.characters import Rule
 from archdsl.grammar.place import NO_WORD, Finding, Place, finding
+from archdsl.grammar.words import KEYWORDS
 
 OPERATORS = ("+", "-", "*", "/", "..", "<=", ">=", "==", "!=", "<", ">", "by")
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
@@ -166,7 +167,7 @@ def missing_alternative(place: Place) -> Finding | None:
         span=place.span_of(place.before),
         help="alternatives are written `a | b | c`; `none` can be one of them",
         instead=(("NAME", "name"),),
-        resume=_here(place),
+        resume=place.here,
     )
 
 
@@ -184,7 +185,7 @@ def missing_value(place: Place) -> Finding | None:
         span=place.span_of(place.before),
         label="behind this",
         instead=(("NAME", "name"),),
-        resume=_here(place),
+        resume=place.here,
     )
 
 
@@ -208,7 +209,7 @@ def missing_operand(place: Place) -> Finding | None:
             f"a value is missing behind `{place.before.text}`",
             span=place.span_of(place.before),
             instead=(("NUMBER", "1"),),
-            resume=_here(place),
+            resume=place.here,
         )
     if place.text in OPERATORS and place.text != "by":
         return finding(
@@ -216,14 +217,14 @@ def missing_operand(place: Place) -> Finding | None:
             "missing-operand",
             f"a value is missing before `{place.text}`",
             instead=(("NUMBER", "1"),),
-            resume=_here(place),
+            resume=place.here,
         )
     return None
 
 
 def missing_equals(place: Place) -> Finding | None:
     """``let width 128``, ``trials 200``."""
-    if set(place.expected) != {"EQUAL"}:
+    if set(place.expected) != {"EQUAL"} or not place.before.is_name:
         return None
     name = place.before.text
     if place.text == "(" and place.at(-2).text == "let":
@@ -250,7 +251,7 @@ def missing_equals(place: Place) -> Finding | None:
         span=place.span_of(place.before),
         label=f"write `{name} = …`",
         instead=(("EQUAL", "="),),
-        resume=_here(place),
+        resume=place.here,
     )
 
 
@@ -268,7 +269,7 @@ def missing_comma(place: Place) -> Finding | None:
         span=place.span_of(place.before),
         label="a `,` belongs behind this",
         instead=(("COMMA", ","),),
-        resume=_here(place),
+        resume=place.here,
     )
 
 
@@ -363,9 +364,20 @@ def not_a_layer(place: Place) -> Finding | None:
     )
 
 
-def _here(place: Place) -> int:
-    """The offset of the word in question, to read it again."""
-    return place.behind if place.ended else place.word.start
+def missing_operator(place: Place) -> Finding | None:
+    """``let x = a b``: two values on a line and nothing between them."""
+    apart = place.context in ("file", "section") and place.before.text not in ("}", *KEYWORDS)
+    if not apart or place.word.first or place.word.kind not in ("name", "string", *NUMBERS):
+        return None
+    if place.expects("EQUAL") or place.text in KEYWORDS:
+        return None
+    return finding(
+        place,
+        "missing-operator",
+        f"nothing joins `{place.text}` to what stands before it",
+        help="write an operator or a `|` between them, or begin a new item",
+        resume=place.word.end,
+    )
 
 
 RULES: tuple[Rule, ...] = (
@@ -376,15 +388,15 @@ RULES: tuple[Rule, ...] = (
     quoted_label,
     number_comma,
     pipeline,
+    not_a_layer,
     missing_alternative,
     missing_operand,
     range_word,
     stray_comma,
     called_twice,
     reserved_name,
-    not_a_layer,
 )
 """The rules that come before those for items and brackets."""
 
-LATE_RULES: tuple[Rule, ...] = (missing_value, missing_equals, missing_comma)
+LATE_RULES: tuple[Rule, ...] = (missing_value, missing_equals, missing_comma, missing_operator)
 """The rules for a sign left out, which come last."""

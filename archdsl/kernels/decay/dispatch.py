@@ -192,14 +192,25 @@ def _max(
     shape: tuple[int, ...],
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, MaxState]:
-    """The mLSTM (arXiv 2405.04517, eq. 19-27): gates relative to their running maximum are <= 1."""
+    """The mLSTM (arXiv 2405.04517, eq. 19-27): gates relative to their running maximum are <= 1.
+
+    The maximum cancels from the output but for epsilon, so it is a constant to autograd wherever it
+    cancels: its gradients would be rounding noise.
+    """
     memory, normaliser, maximum = _parts(state, MaxState, shape, q)
     if log is None or log.dim() != 3:
         raise ValueError("normalise='max' needs a decay per head")
     log, log_input = log.to(memory.dtype), log_input.to(memory.dtype)
     top_gate, previous, final = running_maximum(log, log_input, maximum, cu_seqlens)
-    key = k * (log_input - top_gate).exp().unsqueeze(-1)
-    relative = log + previous - top_gate
+    fixed = top_gate.detach()
+    key = k * (log_input - fixed).exp().unsqueeze(-1)
+    relative = log + previous - fixed
     top, bottom, memory, normaliser = _augmented(core, q, key, v, relative, memory, normaliser)
-    floor = torch.maximum(bottom.abs(), (-top_gate).exp().unsqueeze(-1))
-    return (top / (floor + EPSILON)).to(v.dtype), MaxState(memory, normaliser, final)
+    floor = torch.maximum(bottom.abs(), (-fixed).exp().unsqueeze(-1))
+    epsilon = EPSILON * (top_gate - fixed).exp().unsqueeze(-1)
+    drift = final.detach() - final
+    if cu_seqlens is not None:  # an empty sequence keeps its state, scaled as it came
+        drift = drift.masked_fill((cu_seqlens[1:] == cu_seqlens[:-1])[:, None], 0)
+    rescale = drift.exp()[..., None]
+    state = MaxState(memory * rescale[..., None], normaliser * rescale, final)
+    return (top / (floor + epsilon)).to(v.dtype), state

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from archdsl.kernels.common import Window, load, store, windows
-from archdsl.kernels.gates import Gate, load_gate, store_gate
+from archdsl.kernels.gates import Gate, diagonal, load_gate, store_gate
 from archdsl.kernels.triangular import invert_unit_lower
 
 
@@ -155,75 +155,100 @@ def backward(
         part = _load(x, window, flow.dtype, scale)
         gate = load_gate(log_decay, x.q, window, flow.dtype)
         d_window = load(d_out, window, flow.dtype)
-        found, ends, flow = _window_backward(part, gate, saved, d_window, flow, window)
+        found, through, flow = _window_backward(part, gate, saved, d_window, flow, window)
         if d_log is not None:
-            stops = saved.states[window.first + 1 : window.first + window.chunks + 1]
-            end = (stops.flatten(0, 1) * ends).sum(2)
-            store_gate(d_log, window, _gate_backward(part, gate, found, end))
-        for grad, value in zip(grads, _unrate(part, found, scale), strict=True):
+            store_gate(d_log, window, _gate_backward(part, gate, found, through))
+        for grad, value in zip(grads, _raw(part, found, scale), strict=True):
             if grad is not None and value is not None:
                 store(grad if grad.dim() == 4 else grad.unsqueeze(-1), window, value)
     return grads, d_log, flow.view(d_state.shape)
 
 
+class _Write(NamedTuple):
+    """Gradients to one kind of key: below the diagonal, on it [L, C, 1], and through the state."""
+
+    pairs: Tensor
+    own: Tensor
+    leaving: Tensor
+
+
 class _Gradients(NamedTuple):
-    """Gradients of a window to scaled query, rated erase rows, keys, rated values, write keys."""
+    """Gradients of a window to scaled query, rated erase rows, rated values and both keys.
+
+    Those to the query leave out the diagonal.
+    """
 
     query: Tensor
     erase: Tensor
-    key: Tensor
     value: Tensor
-    write: Tensor | None
+    key: _Write
+    write: _Write | None
 
 
 def _window_backward(
     x: _Loaded, gate: Gate, saved: Saved, d_out: Tensor, flow: Tensor, window: Window
 ) -> tuple[_Gradients, Tensor, Tensor]:
-    """The window's gradients, the state gradients at its chunks' ends, and that at its start."""
+    """The window's gradients; what its start states give the decay [L, K]; the start's gradient."""
     lanes, shifted = saved.states.shape[1], x.write is not None
     span = slice(window.first * lanes, (window.first + window.chunks) * lanes)
     inverse, update = saved.inverses[span], saved.updates[span]
     starts = saved.states[window.first : window.first + window.chunks].flatten(0, 1)
-    enter, leave = gate.enter(), gate.leave()
+    enter, leave, total = gate.enter(), gate.leave(), gate.total()
     erase_enter = gate.enter(True) if shifted else enter
 
     d_update = torch.bmm(gate.pairs(x.query, x.key, False, True).mT, d_out)
     reads = torch.bmm((x.query * enter).mT, d_out)
     ends, d_target, flow = _retreat(
-        flow, reads, d_update, x.erase * erase_enter, x.key * leave, gate.total(), inverse
+        flow, reads, d_update, x.erase * erase_enter, x.key * leave, total, inverse
     )
-    d_query, d_key = gate.pairs_backward(torch.bmm(d_out, update.mT), x.query, x.key, False, True)
-    d_erase, d_key_too = gate.pairs_backward(
-        torch.bmm(d_target, update.mT).neg_(), x.erase, x.key, shifted, False
-    )
+    d_query, key = _write_pairs(gate, x.query, x.key, d_out, update, ends, leave)
+    d_pairs = torch.bmm(d_target, update.mT).neg_()
+    d_erase, d_key = gate.pairs_backward(d_pairs, x.erase, x.key, shifted)
+    key.pairs.add_(d_key)
     d_query.addcmul_(torch.bmm(d_out, starts.mT), enter)
     d_erase.addcmul_(torch.bmm(d_target, starts.mT), erase_enter, value=-1)
-    d_key.add_(d_key_too).addcmul_(torch.bmm(update, ends.mT), leave)
-    found = _Gradients(d_query, d_erase, d_key, d_target, None)
+    found = _Gradients(d_query, d_erase, d_target, key, None)
     if x.write is not None:
-        found = _write_backward(x, gate, found, d_out, ends, leave)
-    return found, ends, flow
+        found = _second_write(x, x.write, gate, found, d_out, ends, leave)
+    return found, total.squeeze(2) * (starts * ends).sum(2), flow
 
 
-def _write_backward(
-    x: _Loaded, gate: Gate, found: _Gradients, d_out: Tensor, ends: Tensor, leave: Tensor
+def _write_pairs(
+    gate: Gate,
+    query: Tensor,
+    key: Tensor,
+    d_out: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    leave: Tensor,
+) -> tuple[Tensor, _Write]:
+    """Gradients to queries and keys of writes `key value^T`, read at once and carried to the end."""
+    d_pairs = torch.bmm(d_out, value.mT)
+    own = diagonal(d_pairs)
+    d_query, d_key = gate.pairs_backward(d_pairs, query, key, False)
+    return d_query, _Write(d_key, own, torch.bmm(value, ends.mT).mul_(leave))
+
+
+def _second_write(
+    x: _Loaded,
+    write: Tensor,
+    gate: Gate,
+    found: _Gradients,
+    d_out: Tensor,
+    ends: Tensor,
+    leave: Tensor,
 ) -> _Gradients:
     """Add the gradients through RWKV-7's second write: X = -B V, O += Pw V, S' += (w leave)^T V."""
-    assert x.write is not None
     d_lead = found.value.neg()
-    lead = gate.pairs(x.erase, x.write, True, False)
-    read = gate.pairs(x.query, x.write, False, True)
-    d_value = torch.bmm(lead.mT, d_lead).baddbmm_(read.mT, d_out).baddbmm_(x.write * leave, ends)
-    d_erase, d_write = gate.pairs_backward(
-        torch.bmm(d_lead, x.value.mT), x.erase, x.write, True, False
-    )
-    d_query, d_write_too = gate.pairs_backward(
-        torch.bmm(d_out, x.value.mT), x.query, x.write, False, True
-    )
-    d_write.add_(d_write_too).addcmul_(torch.bmm(x.value, ends.mT), leave)
-    return _Gradients(
-        found.query.add_(d_query), found.erase.add_(d_erase), found.key, d_value, d_write
-    )
+    lead = gate.pairs(x.erase, write, True, False)
+    read = gate.pairs(x.query, write, False, True)
+    d_value = torch.bmm(lead.mT, d_lead).baddbmm_(read.mT, d_out).baddbmm_(write * leave, ends)
+    d_query, keys = _write_pairs(gate, x.query, write, d_out, x.value, ends, leave)
+    d_pairs = torch.bmm(d_lead, x.value.mT)
+    d_erase, d_write = gate.pairs_backward(d_pairs, x.erase, write, True)
+    keys.pairs.add_(d_write)
+    d_query, d_erase = found.query.add_(d_query), found.erase.add_(d_erase)
+    return _Gradients(d_query, d_erase, d_value, found.key, keys)
 
 
 def _retreat(
@@ -248,21 +273,31 @@ def _retreat(
     return ends, d_target, flow
 
 
-def _gate_backward(x: _Loaded, gate: Gate, found: _Gradients, end: Tensor) -> Tensor:
-    """Gradient to the log decay [L, C, W]: every row and column scales with exp(+G) or exp(-G)."""
-    inclusive = (x.query * found.query).addcmul_(x.key, found.key, value=-1)
+def _gate_backward(x: _Loaded, gate: Gate, found: _Gradients, through: Tensor) -> Tensor:
+    """Gradient to the log decay [L, C, W]; rows scale with exp(+G), columns with exp(-G)."""
+    rows = (x.query * found.query).addcmul_(x.key, found.key.pairs, value=-1)
+    leaving = x.key * found.key.leaving
     if x.write is None or found.write is None:
-        return gate.backward(inclusive.addcmul_(x.erase, found.erase), None, end)
-    inclusive.addcmul_(x.write, found.write, value=-1)
-    return gate.backward(inclusive, x.erase * found.erase, end)
+        return gate.backward(rows.addcmul_(x.erase, found.erase), None, leaving, through)
+    rows.addcmul_(x.write, found.write.pairs, value=-1)
+    leaving.addcmul_(x.write, found.write.leaving)
+    return gate.backward(rows, x.erase * found.erase, leaving, through)
 
 
-def _unrate(x: _Loaded, found: _Gradients, scale: float) -> tuple[Tensor | None, ...]:
-    """Gradients to the raw inputs, in the order of `Inputs`."""
-    d_query = found.query.mul_(scale)
-    if x.rate is None:
-        return d_query, found.erase, found.key, found.value, None, found.write
+def _raw(x: _Loaded, found: _Gradients, scale: float) -> tuple[Tensor | None, ...]:
+    """Complete gradients to the raw inputs, in the order of `Inputs`."""
+    d_query = found.query.addcmul_(found.key.own, x.key)
+    d_key = _add_up(found.key, x.query)
+    if found.write is not None and x.write is not None:
+        d_query.addcmul_(found.write.own, x.write).mul_(scale)
+        return d_query, found.erase, d_key, found.value, None, _add_up(found.write, x.query)
+    assert x.rate is not None
     d_rate = (x.raw_erase * found.erase).sum(2, keepdim=True)
     d_rate += (x.raw_value * found.value).sum(2, keepdim=True)
     d_erase, d_value = found.erase.mul_(x.rate), found.value.mul_(x.rate)
-    return d_query, d_erase, found.key, d_value, d_rate, None
+    return d_query.mul_(scale), d_erase, d_key, d_value, d_rate, None
+
+
+def _add_up(write: _Write, query: Tensor) -> Tensor:
+    """The whole gradient to a write's keys; may overwrite its parts."""
+    return write.pairs.add_(write.leaving).addcmul_(write.own, query)

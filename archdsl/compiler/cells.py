@@ -1,0 +1,221 @@
+"""The equations of a cell, with their choices kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from archdsl.blocks import equations
+from archdsl.compiler.context import At, Call
+from archdsl.compiler.expect import EQUATION, Expect
+from archdsl.compiler.terms import Applied, Assigned, Broken, Choice, Constant, Listing, Make, Term, Wrapped
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
+from archdsl.grammar import ast
+
+if TYPE_CHECKING:
+    from archdsl.compiler.elaborate import Elaborator
+
+OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
+
+OPTIONS = {
+    "bias": Expect(boolean=True),
+    "diagonal": Expect(boolean=True),
+    "init": Expect(word=True),
+}
+"""What the named settings of ``linear`` take in an equation."""
+
+assert set(OPTIONS) == set(equations.LINEAR_OPTIONS)
+
+
+def number(value: Term) -> Term:
+    """A number as a part of an equation."""
+    return Wrapped(value.span, value)
+
+
+def name(word: str, expression: ast.Expression, at: At) -> Term:
+    """The input, a state, or something assigned above."""
+    return Constant(at.frame.spot(expression.span), equations.Name(word))
+
+
+def arithmetic(elaborator: Elaborator, expression: ast.Binary | ast.Unary, at: At) -> Term:
+    """``a + b`` and its kin; between two numbers it is done at once."""
+    span = at.frame.spot(expression.span)
+    inner = at.plain(EQUATION)
+    if isinstance(expression, ast.Unary):
+        operand = elaborator.term(expression.operand, inner)
+        if isinstance(operand, Wrapped):
+            zero = Constant(span, 0)
+            return Wrapped(span, elaborator.calculation(expression.operator, zero, operand.number, span))
+        return operand if expression.operator == "+" else Applied(span, "neg", (operand,))
+    left = elaborator.term(expression.left, inner)
+    right = elaborator.term(expression.right, inner)
+    if isinstance(left, Wrapped) and isinstance(right, Wrapped):
+        return Wrapped(
+            span, elaborator.calculation(expression.operator, left.number, right.number, span)
+        )
+    if expression.operator == "/" and isinstance(right, Wrapped):
+        one = Constant(span, 1)
+        elaborator.calculation("/", one, right.number, span)
+    return Applied(span, OPERATORS[expression.operator], (left, right))
+
+
+def function(
+    elaborator: Elaborator, word: str, expression: ast.Component, at: At, calls: tuple[Call, ...]
+) -> Term:
+    """A function applied to the arguments of the last call."""
+    span = at.frame.spot(expression.span)
+    if word not in equations.FUNCTIONS or not calls:
+        raise ArchError(_unknown(word, expression, at, called=bool(calls)))
+    call = calls[-1]
+    terms = [
+        elaborator.term(a.value, _inside(call, EQUATION, f"an argument of `{word}`"))
+        for a in call.arguments
+        if a.name is None
+    ]
+    options = [
+        option
+        for a in call.arguments
+        if a.name is not None
+        for option in _option(elaborator, word, a, call)
+    ]
+    _check_count(elaborator, word, len(terms), call, at)
+    return Applied(span, word, tuple(terms), tuple(options))
+
+
+def _inside(call: Call, expect: Expect, what: str) -> At:
+    return At(call.frame, call.path, expect, what)
+
+
+def _option(
+    elaborator: Elaborator, word: str, argument: ast.Argument, call: Call
+) -> Iterator[tuple[str, Term]]:
+    assert argument.name is not None
+    known = OPTIONS if word == "linear" else {}
+    if argument.name in known:
+        at = _inside(call, known[argument.name], f"`{argument.name}` of `{word}`")
+        at = replace(at, path=(*call.path, argument.name))
+        yield argument.name, elaborator.term(argument.value, at)
+        return
+    span = call.frame.spot(argument.name_span or argument.span)
+    settings = f"settings of `{word}`: {', '.join(known)}" if known else f"`{word}` has no settings"
+    elaborator.report.add(
+        Diagnostic(
+            "unknown-parameter", f"`{word}` has no parameter `{argument.name}`", span,
+            label=did_you_mean(argument.name, known), help=settings,
+        )
+    )  # fmt: skip
+
+
+def _check_count(elaborator: Elaborator, word: str, count: int, call: Call, at: At) -> None:
+    wanted = equations.ELEMENTWISE.get(word, 1)
+    span = call.frame.spot(call.span)
+    if count < wanted:
+        message = f"`{word}` takes {_things(wanted)}, and here {'are' if count else 'is'} {count or 'none'}"
+        elaborator.report.add(Diagnostic("missing-argument", message, span))
+    elif count > wanted and word != "linear":
+        message = f"`{word}` takes {_things(wanted)}, and here are {count}"
+        elaborator.report.add(Diagnostic("too-many-arguments", message, span))
+
+
+def _things(count: int) -> str:
+    return f"{count} argument{'s' if count > 1 else ''}"
+
+
+def _unknown(word: str, expression: ast.Component, at: At, *, called: bool) -> Diagnostic:
+    span = at.frame.spot(expression.name_span)
+    own = [*at.frame.locals, *at.frame.parameters, *at.frame.scope.names()]
+    if word in equations.FUNCTIONS:
+        return Diagnostic(
+            "unknown-name", f"`{word}` is a function and needs arguments", span,
+            help=f"write `{word}(…)`",
+        )  # fmt: skip
+    if called:
+        label = did_you_mean(word, [*equations.FUNCTIONS, *own])
+        return Diagnostic(
+            "unknown-function", f"there is no function `{word}` in equations", span, label=label,
+            help=f"functions: {', '.join(equations.FUNCTIONS)}",
+        )  # fmt: skip
+    return Diagnostic(
+        "unknown-name", f"`{word}` is neither the input, a state, nor assigned above", span,
+        label=did_you_mean(word, own), help=f"known here: {', '.join(sorted(at.frame.locals))}",
+    )  # fmt: skip
+
+
+# --- the body -------------------------------------------------------------------------------------
+
+
+def body(elaborator: Elaborator, made: Make, call: Call, at: At) -> bool:
+    """Give a cell its equations; false where something in them is wrong."""
+    assert call.body is not None
+    states = _names(made.arguments.get("state"))
+    if states is None:
+        term = made.arguments.get("state")
+        if term is not None and not isinstance(term, Broken):
+            message = "the states of a cell cannot be a choice"
+            elaborator.report.add(Diagnostic("choice-not-allowed", message, term.span))
+        return False
+    terms: list[Term] = []
+    known = {"x", *states}
+    for item in call.body.items:
+        terms.append(_assignment(elaborator, item, call, frozenset(known)))
+        if isinstance(item, ast.Equation):
+            known.add(item.target)
+    targets = [item.target for item in call.body.items if isinstance(item, ast.Equation)]
+    _check_assigned(elaborator, made, call, states, targets)
+    made.arguments["equations"] = Listing(call.frame.spot(call.body.span), tuple(terms))
+    made.__post_init__()
+    return not any(isinstance(term, Broken) for term in terms)
+
+
+def _assignment(
+    elaborator: Elaborator, item: ast.Layer | ast.Equation, call: Call, known: frozenset[str]
+) -> Term:
+    span = call.frame.spot(item.span)
+    if isinstance(item, ast.Layer):
+        message = "the body of a cell holds equations such as `h = tanh(linear(x, h))`"
+        elaborator.report.add(Diagnostic("misplaced-layer", message, span))
+        return Broken(span)
+    if item.target == "x":
+        message = "`x` is the input of the cell and cannot be assigned"
+        elaborator.report.add(Diagnostic("input-assigned", message, call.frame.spot(item.target_span)))
+        return Broken(span)
+    frame = replace(call.frame, locals=known)
+    at = At(frame, (*call.path, item.target), EQUATION, f"`{item.target}`")
+    term = elaborator.term(item.value, at)
+    return term if isinstance(term, Broken) else Assigned(span, item.target, term)
+
+
+def _names(term: Term | None) -> tuple[str, ...] | None:
+    """The states, where they are known."""
+    return term.value if isinstance(term, Constant) else None
+
+
+def _possible(term: Term | None) -> Iterator[tuple[str, Term]]:
+    """Every name a term may be."""
+    if isinstance(term, Constant):
+        yield term.value, term
+    elif isinstance(term, Choice):
+        for alternative in term.alternatives:
+            yield from _possible(alternative)
+
+
+def _check_assigned(
+    elaborator: Elaborator, made: Make, call: Call, states: tuple[str, ...], targets: list[str]
+) -> None:
+    for state in states:
+        if state not in targets:
+            message = f"no equation assigns the state `{state}`"
+            span = made.arguments["state"].span
+            help = f"write `{state} = …`, or take `{state}` out of `state`"
+            elaborator.report.add(Diagnostic("state-not-assigned", message, span, help=help))
+    for output, term in _possible(made.arguments.get("output")):
+        if output not in targets:
+            message = f"no equation assigns the output `{output}`"
+            elaborator.report.add(
+                Diagnostic(
+                    "output-not-assigned", message, term.span, label=did_you_mean(output, targets)
+                )
+            )
+
+

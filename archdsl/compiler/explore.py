@@ -1,0 +1,226 @@
+"""Which choices a question depends on, found by asking it.
+
+:func:`explore` runs a function again and again, each time with other decisions, until every
+combination of the choices *it asked for* is seen. A component whose arguments are decided only when
+they are read (:func:`lazy`) makes that few: a type rule that never reads ``bias`` is asked once,
+however many biases there are.
+"""
+
+from __future__ import annotations
+
+from abc import ABCMeta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from archdsl.blocks.base import Component, Invalid, Layer
+from archdsl.compiler.terms import LayerTerm, Make, Run, Site, located, repeats
+from archdsl.diagnostics import ArchError
+
+T = TypeVar("T")
+
+
+class Exhausted(Exception):
+    """There are more combinations than the budget allows."""
+
+
+class Budget:
+    """How much may be asked.
+
+    Args:
+        steps: runs of a function.
+        seconds: time.
+    """
+
+    def __init__(self, steps: int, seconds: float) -> None:
+        self.steps, self.end = steps, monotonic() + seconds
+
+    def spend(self, steps: int = 1) -> None:
+        """Count one run.
+
+        Raises:
+            Exhausted: nothing is left.
+        """
+        self.steps -= steps
+        if self.steps < 0 or monotonic() > self.end:
+            raise Exhausted
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """One combination: what was decided, in the order it was asked, and what came out."""
+
+    decided: Mapping[str, int]
+    sites: Mapping[str, Site]
+    result: T | None
+    error: ArchError | None = None
+
+
+def explore(
+    action: Callable[[Run], T], budget: Budget, given: Mapping[str, int] | None = None
+) -> Iterator[Outcome[T]]:
+    """Every combination of what ``action`` decides, with ``given`` decided beforehand.
+
+    What is given and asked again is part of the outcome.
+
+    Raises:
+        Exhausted: the budget is spent.
+    """
+    prefix: list[int] | None = []
+    known = given or {}
+    while prefix is not None:
+        budget.spend()
+        path = _Path(prefix, known)
+        run = Run(path.choose)
+        result, error = None, None
+        try:
+            result = action(run)
+        except ArchError as problem:
+            error = problem
+        yield Outcome(run.decided, run.sites, result, error)
+        prefix = path.next()
+
+
+class _Path:
+    """One way through the decisions: a prefix, and the first alternative behind it."""
+
+    def __init__(self, prefix: list[int], given: Mapping[str, int]) -> None:
+        self.prefix, self.given = prefix, given
+        self.taken: list[int] = []
+        self.sizes: list[int] = []
+
+    def choose(self, site: Site) -> int:
+        if site.path in self.given:
+            return self.given[site.path]
+        position = len(self.taken)
+        index = self.prefix[position] if position < len(self.prefix) else 0
+        self.taken.append(index)
+        self.sizes.append(site.size)
+        return index
+
+    def next(self) -> list[int] | None:
+        """The next way: the last decision that has an alternative left takes it."""
+        while self.taken:
+            index, size = self.taken.pop(), self.sizes.pop()
+            if index + 1 < size:
+                return [*self.taken, index + 1]
+        return None
+
+
+# --- components whose arguments are decided when they are read ------------------------------------
+
+
+@cache
+def _lazy_class(model: type[BaseModel]) -> type[BaseModel]:
+    """A subclass that evaluates an argument when it is first read.
+
+    Pydantic's own way to make a subclass builds a validator, which this one never needs.
+    """
+
+    def read(self: BaseModel, name: str) -> Any:
+        try:
+            make, run = self.__dict__["<make>"]
+            term = make.arguments[name]
+        except KeyError:
+            raise AttributeError(name) from None
+        value = self.__dict__[name] = run.value(term)
+        return value
+
+    namespace = {"__getattr__": read, "__module__": model.__module__, "__slots__": ()}
+    return ABCMeta.__new__(type(model), model.__name__, (model,), namespace)
+
+
+@cache
+def _defaults(model: type[BaseModel]) -> Mapping[str, Any]:
+    return {
+        name: info.get_default(call_default_factory=True)
+        for name, info in model.model_fields.items()
+        if not info.is_required()
+    }
+
+
+def lazy(make: Make, run: Run) -> Any:
+    """The component of ``make``, each argument decided by ``run`` when it is read."""
+    key = ("lazy", make)
+    if key not in run.elements:
+        cls = _lazy_class(make.model)
+        found = cls.__new__(cls)
+        defaults = {n: v for n, v in _defaults(make.model).items() if n not in make.arguments}
+        object.__setattr__(found, "__dict__", {**defaults, "<make>": (make, run)})
+        object.__setattr__(found, "__pydantic_fields_set__", set(make.arguments))
+        object.__setattr__(found, "__pydantic_extra__", None)
+        object.__setattr__(found, "__pydantic_private__", None)
+        run.elements[key] = found
+    return run.elements[key]
+
+
+def ask(make: Make, question: Callable[[Any], T], run: Run) -> T:
+    """Put a question to a lazy component; its complaint becomes a located one.
+
+    Raises:
+        ArchError: the component complains.
+    """
+    try:
+        return question(lazy(make, run))
+    except Invalid as problem:
+        raise ArchError(located(problem, make)) from None
+
+
+# --- what a container runs ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a container runs where its arguments are so.
+
+    Args:
+        when: the choices that decide it, and the alternative of each.
+        groups: the distinct visits, and the numbers of the visits that are so.
+        copying: whether ``each`` tells the visits apart.
+    """
+
+    when: tuple[tuple[Site, int], ...]
+    groups: Mapping[tuple[int, ...], Sequence[int]]
+    copying: bool
+
+    @property
+    def visited(self) -> list[int]:
+        """The children that run, each once."""
+        return sorted({child for visit in self.groups for child in visit})
+
+
+def layouts(term: LayerTerm, budget: Budget) -> list[Layout]:
+    """Everything a container may run; combinations its arguments do not allow are left out.
+
+    Raises:
+        Exhausted: the budget is spent.
+    """
+    if not term.body:
+        return []
+
+    def question(component: Layer) -> tuple[Sequence[tuple[int, ...]], bool]:
+        visits = component.visits(term.labels)
+        budget.spend(len(visits) // 50)
+        return visits, repeats(component, visits)
+
+    found = []
+    for outcome in explore(lambda run: ask(term.make, question, run), budget):
+        if outcome.result is not None:
+            when = tuple((outcome.sites[path], index) for path, index in outcome.decided.items())
+            visits, copying = outcome.result
+            found.append(Layout(when, _grouped(visits), copying))
+    return found
+
+
+def _grouped(visits: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, visit in enumerate(visits):
+        groups.setdefault(tuple(visit), []).append(number)
+    return groups
+
+
+__all__ = ["Budget", "Component", "Exhausted", "Layout", "Outcome", "ask", "explore", "layouts", "lazy"]

@@ -1,0 +1,70 @@
+"""From a file to a space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+from archdsl.compiler.elaborate import Elaborator
+from archdsl.compiler.names import Loader, Scope
+from archdsl.compiler.program import Planner
+from archdsl.compiler.space import Space
+from archdsl.compiler.sources import Bound, Sources
+from archdsl.diagnostics import Report, Source
+from archdsl.grammar.parse import read_source
+
+
+def load(path: str | PathLike[str], *, bindings: Mapping[str, Bound] | None = None) -> Space:
+    """The space of a file.
+
+    Args:
+        path: of the file.
+        bindings: values for ``let`` items of the file, by name, instead of what is written there.
+
+    Raises:
+        ArchError: with every mistake found in it.
+    """
+    source = read_source(path)
+    return read(source, Path(path).parent, bindings or {})
+
+
+def loads(text: str, name: str = "<text>") -> Space:
+    """The space of a text; what it uses is looked for in the folder of ``name``.
+
+    Raises:
+        ArchError: with every mistake found in it.
+    """
+    return read(Source(name, text), Path(name).parent, {})
+
+
+def space_of(sources: Sources) -> Space:
+    """The space of stored texts; reads no file."""
+    return read(
+        Source(sources.name, sources.text), Path(sources.name).parent, sources.bindings, sources.used
+    )
+
+
+def read(
+    source: Source,
+    folder: Path,
+    bindings: Mapping[str, Bound],
+    texts: Mapping[str, str] | None = None,
+) -> Space:
+    """Read, elaborate and check a program.
+
+    Raises:
+        ArchError: with every mistake found in it.
+    """
+    report = Report()
+    loader = Loader(report, folder, texts)
+    scope = loader.main(source)
+    elaborator = Elaborator(scope, report)
+    plan = Planner(elaborator, report).plan()
+    report.raise_errors()
+    sources = Sources(source.name, source.text, loader.texts, bindings)
+    return Space(plan, sources)
+
+
+__all__ = ["Scope", "load", "loads", "read", "replace", "space_of"]

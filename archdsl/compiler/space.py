@@ -1,0 +1,342 @@
+"""A space: every architecture a file describes, with its choices kept. Immutable."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from archdsl.blocks.asking import SearchSection, Task
+from archdsl.compiler.arch import Arch, Assignment
+from archdsl.compiler.counting import Counter, Draw, Factor, ONE, TooEntangled
+from archdsl.compiler.explore import Budget, Layout, layouts
+from archdsl.compiler.infeasible import nothing_feasible
+from archdsl.compiler.program import Plan
+from archdsl.compiler.quantities import Objective, Requirement
+from archdsl.compiler.sites import all_sites
+from archdsl.compiler.sources import Sources
+from archdsl.compiler.terms import Choose, LayerTerm, Run, Site
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
+
+FEW = 20_000
+"""Up to so many architectures a space is searched through rather than drawn from."""
+
+DRAWS = 200
+"""How many draws are rejected before a small space is searched through instead."""
+
+MOST_DRAWS = 2_000
+"""How many draws are rejected before a large space counts as infeasible."""
+
+
+class Space:
+    """Every architecture of a file; made by :func:`archdsl.load` and :func:`archdsl.loads`.
+
+    Args:
+        plan: the terms of the program.
+        sources: its texts, from which the same space is made again.
+    """
+
+    def __init__(self, plan: Plan, sources: Sources) -> None:
+        self.plan, self.sources = plan, sources
+        self._layouts: dict[LayerTerm, list[Layout]] = {}
+
+    # --- what the file says -----------------------------------------------------------------------
+
+    @property
+    def search(self) -> SearchSection:
+        """The ``search`` section; its defaults where the file has none."""
+        return self.plan.search
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is made large or small, in the order of the file."""
+        run = Run(_no_choice)
+        return tuple(run.value(term) for term in self.plan.objectives)
+
+    @property
+    def text_hash(self) -> str:
+        """Changes exactly when the program (with the files it uses) says something else."""
+        return self.sources.hash
+
+    @property
+    def text(self) -> str:
+        """The text of the main file."""
+        return self.sources.text
+
+    @property
+    def name(self) -> str:
+        """The path of the main file as it was given."""
+        return self.sources.name
+
+    # --- counting ---------------------------------------------------------------------------------
+
+    def layouts(self, term: LayerTerm) -> list[Layout]:
+        """Everything one container of the space may run."""
+        if term not in self._layouts:
+            self._layouts[term] = layouts(term, Budget(100_000, 10))
+        return self._layouts[term]
+
+    @cached_property
+    def _factor(self) -> Factor:
+        return Counter(list(self.plan.terms()), self.layouts).factor
+
+    @cached_property
+    def _count(self) -> int:
+        try:
+            return self._factor.polynomial.get(ONE, 0)
+        except TooEntangled:
+            raise ArchError(self._too_entangled()) from None
+
+    def count(self) -> int:
+        """How many architectures there are, constraints aside: assignments of active choices.
+
+        Raises:
+            ArchError: there is no model, or the choices depend on each other in too many ways.
+        """
+        self.require_model()
+        return self._count
+
+    @cached_property
+    def _sites(self) -> tuple[Site, ...]:
+        return tuple(all_sites(self.plan, self.layouts))
+
+    def sites(self) -> tuple[Site, ...]:
+        """Every choice that is active in some architecture, in the order in which they are asked."""
+        return self._sites
+
+    # --- single architectures ---------------------------------------------------------------------
+
+    def decide(self, choose: Choose) -> Arch:
+        """The architecture of a chooser, asked once for each active choice, in a fixed order.
+
+        Raises:
+            ArchError: there is no model, or the choices do not fit together.
+        """
+        self.require_model()
+        assert self.plan.model is not None
+        run = Run(choose)
+        root = run.value(self.plan.model)
+        tasks: dict[str, Task] = {name: run.value(term) for name, term in self.plan.tasks.items()}
+        train = run.value(self.plan.train)
+        requirements: tuple[Requirement, ...] = tuple(map(run.value, self.plan.requirements))
+        choices = {path: run.sites[path].text(index) for path, index in run.decided.items()}
+        return Arch(self, root, run.decided, choices, tasks, train, requirements)
+
+    def arch(self, assignment: Assignment) -> Arch:
+        """The architecture of an assignment of every active choice.
+
+        Raises:
+            ArchError: a choice is missing, unknown, not active, or has no such alternative.
+        """
+        arch = self.decide(lambda site: self._given(assignment, site))
+        idle = [path for path in assignment if path not in arch.assignment]
+        if idle:
+            raise ArchError([self._idle(path) for path in idle])
+        return arch
+
+    def enumerate(self) -> Iterator[Arch]:
+        """Every architecture, constraints aside, each once, lazily."""
+        prefix: list[int] | None = []
+        while prefix is not None:
+            taken: list[tuple[int, int]] = []
+            yield self.decide(_follow(prefix, taken))
+            while taken and taken[-1][0] + 1 == taken[-1][1]:
+                taken.pop()
+            prefix = [i for i, _ in taken[:-1]] + [taken[-1][0] + 1] if taken else None
+
+    # --- drawing ----------------------------------------------------------------------------------
+
+    def sample(self, seed: int) -> Arch:
+        """A uniform draw from the architectures that keep every hard requirement.
+
+        Raises:
+            ArchError: there is none (``nothing-feasible``), or none was found.
+        """
+        rng = random.Random(seed)
+        total = self.count()
+        tries = DRAWS if total <= FEW else MOST_DRAWS
+        for _ in range(tries):
+            arch = self._draw(rng)
+            if arch is not None and arch.feasible:
+                return arch
+        if total <= FEW and self.all_feasible:
+            return self.arch(rng.choice(self.all_feasible))
+        raise ArchError(nothing_feasible(self, tries))
+
+    def _draw(self, rng: random.Random) -> Arch | None:
+        """A uniform draw, constraints aside; ``None`` where it does not fit together."""
+        out = Draw(rng)
+        self._factor.draw(ONE, out)
+        try:
+            return self.decide(lambda site: out.assignment[site.path])
+        except ArchError:
+            return None
+
+    @cached_property
+    def all_feasible(self) -> list[Assignment]:
+        """The assignments of every architecture that keeps the requirements; for small spaces."""
+        return [arch.assignment for arch in self.enumerate() if arch.feasible]
+
+    def mutate(self, arch: Arch, seed: int) -> Arch:
+        """A neighbour: one active choice drawn again, and what that makes active drawn as well.
+
+        It keeps the requirements, and is never the same unless nothing else is feasible.
+        """
+        rng = random.Random(seed)
+        if not arch.assignment:
+            return arch
+        for _ in range(DRAWS):
+            changed = self._changed(arch, rng)
+            if changed is not None and changed.feasible:
+                return changed
+        return self._another(arch, rng)
+
+    def _changed(self, arch: Arch, rng: random.Random) -> Arch | None:
+        path = rng.choice(list(arch.assignment))
+        kept = dict(arch.assignment)
+
+        def choose(site: Site) -> int:
+            if site.path == path:
+                return (kept[path] + rng.randrange(1, site.size)) % site.size
+            known = kept.get(site.path)
+            return known if known is not None and known < site.size else rng.randrange(site.size)
+
+        try:
+            return self.decide(choose)
+        except ArchError:
+            return None
+
+    def _another(self, arch: Arch, rng: random.Random) -> Arch:
+        """Any other feasible architecture, else the same."""
+        if self.count() <= FEW:
+            others = [each for each in self.all_feasible if each != arch.assignment]
+            return self.arch(rng.choice(others)) if others else arch
+        for _ in range(DRAWS):
+            other = self._draw(rng)
+            if other is not None and other.feasible and other != arch:
+                return other
+        return arch
+
+    def crossover(self, a: Arch, b: Arch, seed: int) -> Arch:
+        """A child: each choice from one of the two, and what neither has drawn anew.
+
+        It keeps the requirements; where no child that was tried does, it is one of the two.
+        """
+        rng = random.Random(seed)
+        for _ in range(DRAWS):
+            child = self._child(a, b, rng)
+            if child is not None and child.feasible:
+                return child
+        return rng.choice([a, b])
+
+    def _child(self, a: Arch, b: Arch, rng: random.Random) -> Arch | None:
+        def choose(site: Site) -> int:
+            known = [p.assignment[site.path] for p in (a, b) if site.path in p.assignment]
+            known = [index for index in known if index < site.size]
+            return rng.choice(known) if known else rng.randrange(site.size)
+
+        try:
+            return self.decide(choose)
+        except ArchError:
+            return None
+
+    # --- requirements -----------------------------------------------------------------------------
+
+    def feasible(self, arch: Arch) -> bool:
+        """Whether an architecture keeps every hard requirement."""
+        return arch.feasible
+
+    def violations(self, arch: Arch) -> tuple[Diagnostic, ...]:
+        """One diagnostic for each hard requirement an architecture does not keep."""
+        return tuple(
+            Diagnostic("requirement-broken", f"it does not keep `{each.text}`", each.span)
+            for each in arch.requirements
+            if not each.holds(arch.cost)
+        )
+
+    # --- storing ----------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The texts and bindings as JSON."""
+        return self.sources.to_json()
+
+    @classmethod
+    def from_json(cls, text: str) -> Space:
+        """The space of :meth:`to_json`; reads no file.
+
+        Raises:
+            ArchError: the texts are not accepted.
+        """
+        from archdsl.compiler.loading import space_of
+
+        return space_of(Sources.from_json(text))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Space.from_json, (self.to_json(),)
+
+    def __deepcopy__(self, memo: object) -> Space:
+        return self
+
+    def __repr__(self) -> str:
+        return f"Space({self.name!r})"
+
+    # --- mistakes ---------------------------------------------------------------------------------
+
+    def require_model(self) -> None:
+        """Complain where the file has no model.
+
+        Raises:
+            ArchError: it has none.
+        """
+        if self.plan.model is None:
+            message = f"`{self.name}` has no `model`, so there is no architecture in it"
+            raise ArchError(
+                Diagnostic("missing-model", message, help="write `model { embed(dim = 64)  …  lm_head }`")
+            )
+
+    def _given(self, assignment: Assignment, site: Site) -> int:
+        index = assignment.get(site.path)
+        if index is None:
+            message = f"nothing is chosen for `{site.path}`"
+            raise ArchError(Diagnostic("missing-choice", message, site.span))
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < site.size:
+            message = f"`{site.path}` has the alternatives 0 to {site.size - 1}, and not {index!r}"
+            raise ArchError(Diagnostic("unknown-alternative", message, site.span))
+        return index
+
+    def _idle(self, path: str) -> Diagnostic:
+        known = {site.path: site for site in self.sites()}
+        if path in known:
+            message = f"`{path}` is not drawn in this architecture"
+            return Diagnostic("inactive-choice", message, known[path].span)
+        message = f"there is no choice `{path}`"
+        return Diagnostic("unknown-choice", message, label=did_you_mean(path, known))
+
+    def _too_entangled(self) -> Diagnostic:
+        model = self.plan.model
+        return Diagnostic(
+            "too-entangled",
+            "the choices of this file depend on each other in too many ways to be counted",
+            model.span if model else None,
+            help="share fewer choices by `let`, or write some of them where they are used",
+        )
+
+
+def _follow(prefix: list[int], taken: list[tuple[int, int]]) -> Choose:
+    """Decide by a prefix, then first alternatives; keeps what was taken and out of how many."""
+
+    def choose(site: Site) -> int:
+        index = prefix[len(taken)] if len(taken) < len(prefix) else 0
+        taken.append((index, site.size))
+        return index
+
+    return choose
+
+
+def _no_choice(site: Site) -> int:
+    raise AssertionError(f"{site.path} is a choice where none can be")
+
+
+Chooser = Callable[[Any], int]
+Texts = Mapping[str, str]

@@ -1,0 +1,269 @@
+"""The worker's side: score and train candidates in a process of its own.
+
+Requests and answers are JSON, one a line, on standard input and output. Only this process imports
+torch, and nothing that happens to it (out of memory, a crash, a hang) touches the search.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+
+from archdsl.blocks.registry import find
+from archdsl.search.latency import seconds_of
+from archdsl.search.memory import limit_memory
+from archdsl.search.metrics.base import TrainingFree
+from archdsl.search.metrics.evidence import gather
+from archdsl.search.seeds import seed_of
+from archdsl.search.tasks.base import LearningTask
+from archdsl.search.training import Diverged, Trainer
+
+if TYPE_CHECKING:
+    from archdsl.search.protocols import Arch
+
+Send = Callable[[Mapping[str, Any]], None]
+
+BETWEEN_MESSAGES = 0.2
+BETWEEN_CHECKPOINTS = 30.0
+"""Seconds of training between two messages, and between two checkpoints inside a rung."""
+
+
+def load_closed(text: str) -> Arch:
+    """The architecture of a closed ``.arch`` text."""
+    import archdsl
+
+    arch: Arch = archdsl.loads(text).sample(0)
+    return arch
+
+
+class Candidate:
+    """An architecture under test, with one model for each of its tasks once it is trained.
+
+    Args:
+        arch: the architecture.
+        seed: of its weights and batches.
+        device: where it is trained.
+        data: the user's data, if any.
+        folder: where relative paths start.
+    """
+
+    def __init__(self, arch: Arch, seed: int, device: str, data: Path | None, folder: Path) -> None:
+        self.arch, self.seed, self.device = arch, seed, device
+        self.tasks = {name: _bound(task, data, folder) for name, task in arch.tasks.items()}
+        self.trainers: dict[str, Trainer] = {}
+
+    def score(self, metrics: list[TrainingFree]) -> dict[str, float]:
+        """All metrics from one look at the untrained model."""
+        needs = frozenset().union(*(metric.needs for metric in metrics))
+        name, task = next(iter(self.tasks.items()))
+        torch.manual_seed(self.seed)
+        evidence = gather(self._model(name), self.arch, task, needs)
+        return {metric.label: metric.score(evidence) for metric in metrics}
+
+    def latency(self, asked: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+        """Seconds of each call that is asked for, with the untrained model."""
+        model = self._model(next(iter(self.tasks)))
+        return {text: seconds_of(model, **settings) for text, settings in asked.items()}
+
+    def train(
+        self, rungs: list[int], rung: int, checkpoint: Path, tell: Send
+    ) -> dict[str, Any]:
+        """Train every task up to a rung and judge it there."""
+        self._reach(rungs, rung, checkpoint, tell)
+        measured = {name: trainer.evaluate() for name, trainer in self.trainers.items()}
+        return {
+            "measures": {f"{n}.{key}": v for n, found in measured.items() for key, v in found.items()},
+            "curves": {name: trainer.curve for name, trainer in self.trainers.items()},
+        }
+
+    def keep(
+        self, rungs: list[int], checkpoint: Path, weights: Path, tell: Send
+    ) -> dict[str, Any]:
+        """Write the trained models, and what they have to say."""
+        self._reach(rungs, len(rungs) - 1, checkpoint, tell)
+        samples = [trainer.sample() for trainer in self.trainers.values()]
+        for number, (name, trainer) in enumerate(self.trainers.items()):
+            trainer.model.save(str(_beside(weights, name) if number else weights))
+        return {"sample": "\n\n".join(sample for sample in samples if sample) or None}
+
+    def _reach(self, rungs: list[int], rung: int, checkpoint: Path, tell: Send) -> None:
+        for name in self.tasks:
+            self._run(name, rungs, rung, _beside(checkpoint, name), tell)
+
+    def _run(self, name: str, rungs: list[int], rung: int, checkpoint: Path, tell: Send) -> None:
+        trainer = self.trainers.get(name) or self._trainer(name, rungs[-1], checkpoint)
+        self.trainers[name] = trainer
+        told = saved = time.monotonic()
+        if trainer.step >= rungs[rung]:
+            return
+        for progress in trainer.run(rungs[rung]):
+            now = time.monotonic()
+            if now - told > BETWEEN_MESSAGES:
+                tell({"kind": "progress", "task": name, "step": progress.step, "loss": progress.loss})
+                told = now
+            if now - saved > BETWEEN_CHECKPOINTS:
+                trainer.save(checkpoint)
+                saved = now
+        trainer.save(checkpoint)
+
+    def _trainer(self, name: str, steps: int, checkpoint: Path) -> Trainer:
+        seed = seed_of(self.seed, "train", name)
+        trainer = Trainer(self._model(name), self.tasks[name], self.arch.train, steps, seed)
+        if checkpoint.exists():
+            trainer.load(checkpoint)
+        return trainer
+
+    def _model(self, name: str) -> Any:
+        return self.arch.compile(device=self.device, seed=seed_of(self.seed, "weights", name))
+
+
+class Jobs:
+    """Carries requests out, one at a time; keeps the candidate between its rungs.
+
+    Args:
+        loader: makes an architecture of a closed text.
+        tell: sends a message.
+    """
+
+    def __init__(self, loader: Callable[[str], Arch], tell: Send) -> None:
+        self.loader, self.tell = loader, tell
+        self._key: Any = None
+        self._candidate: Candidate | None = None
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What a request gives, or the failure it is recorded as."""
+        start = time.monotonic()
+        try:
+            result = self._do(request)
+        except Diverged as error:
+            return _failure("diverged", str(error))
+        except Exception as error:
+            self._key = self._candidate = None
+            return _explained(error)
+        return {"kind": "result", "seconds": time.monotonic() - start, **result}
+
+    def _do(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        candidate = self._opened(request)
+        if request["do"] == "score":
+            return {"scores": candidate.score([_metric(m) for m in request["metrics"]])}
+        if request["do"] == "latency":
+            return {"latencies": candidate.latency(request["asked"])}
+        rungs, place = request["rungs"], Path(request["checkpoint"])
+        if request["do"] == "train":
+            return candidate.train(rungs, request["rung"], place, self.tell)
+        return candidate.keep(rungs, place, Path(request["weights"]), self.tell)
+
+    def _opened(self, request: Mapping[str, Any]) -> Candidate:
+        key = (request["trial"], request["arch"], request["seed"])
+        if self._candidate is None or key != self._key:
+            self._candidate = None
+            gc.collect()
+            data = request["data"]
+            self._candidate = Candidate(
+                self.loader(request["arch"]),
+                request["seed"],
+                request["device"] or best_device(),
+                Path(data) if data else None,
+                Path(request["folder"]),
+            )
+            self._key = key
+        return self._candidate
+
+
+def best_device() -> str:
+    """The GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _bound(task: Any, data: Path | None, folder: Path) -> LearningTask:
+    if not isinstance(task, LearningTask):
+        raise TypeError(f"the task `{task.name}` cannot be trained: {type(task).__name__}")
+    return task.bind(data, folder)
+
+
+def _metric(given: Mapping[str, Any]) -> TrainingFree:
+    cls = find("metric", given["name"])
+    metric = cls(**given["arguments"]) if cls else None
+    if not isinstance(metric, TrainingFree):
+        raise TypeError(f"`{given['name']}` is not a training-free metric")
+    return metric
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}-{name}{path.suffix}")
+
+
+def _failure(reason: str, message: str) -> dict[str, Any]:
+    return {"kind": "failure", "reason": reason, "message": message}
+
+
+def _explained(error: Exception) -> dict[str, Any]:
+    """An exception as a failure of the candidate, unless it is one of the machine."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return {"kind": "disk", "errno": error.errno, "path": str(error.filename or "")}
+    if _out_of_memory(error):
+        return _failure("out-of-memory", str(error).splitlines()[0][:300])
+    traceback.print_exc(file=sys.stderr)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    text = str(error).strip().splitlines()
+    said = f"{type(error).__name__}: {text[0][:300] if text else ''}"
+    return _failure("error", f"{said} ({Path(where.filename).name}:{where.lineno})")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    words = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
+
+
+def _follow_parent() -> None:
+    """End with the search, however it ended."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _resolve(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _private_output() -> IO[str]:
+    """Standard output for messages alone: what anything else prints goes to standard error."""
+    messages = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    return messages
+
+
+def main() -> None:
+    """Serve requests until standard input ends. Options are the first argument, as JSON."""
+    options = json.loads(sys.argv[1])
+    messages = _private_output()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    limit_memory(options["memory"])
+
+    def tell(message: Mapping[str, Any]) -> None:
+        messages.write(json.dumps(message) + "\n")
+
+    jobs = Jobs(_resolve(options["loader"]), tell)
+    tell({"kind": "ready", "torch": torch.__version__, "device": best_device()})
+    for line in sys.stdin:
+        tell(jobs.answer(json.loads(line)))

@@ -1,0 +1,205 @@
+"""From a spec to an answer: the one verb behind ``archdsl search``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.search.fronts import pareto_front
+from archdsl.search.metrics.base import TrainingFree
+from archdsl.search.objectives import Objective, objectives_of
+from archdsl.search.outputs import Result, write_outputs
+from archdsl.search.progress import Lines, Silent, Terminal
+from archdsl.search.protocols import Arch, Space
+from archdsl.search.records import Record
+from archdsl.search.samplers import TPE, OptunaSampler
+from archdsl.search.seeds import seed_of
+from archdsl.search.storage import Store, open_store
+from archdsl.search.study import Settings, Status, Study
+from archdsl.search.tasks.base import LearningTask
+from archdsl.search.worker import LOADER, Worker
+
+LOOKED_AT = 200
+"""Random architectures behind the share that the constraints reject."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, beside the spec; see :func:`archdsl.search.run`."""
+
+    out: Path | None = None
+    data: Path | None = None
+    trials: int | None = None
+    storage: str | None = None
+    seed: int | None = None
+    study: str | None = None
+    quiet: bool = False
+    device: str | None = None
+    loader: str = LOADER
+
+
+def search(space: Space, name: str, folder: Path, request: Request) -> Result:
+    """Search a space; see :func:`archdsl.search.run`.
+
+    Args:
+        space: the candidates.
+        name: of the spec, for the run's folder and the study.
+        folder: where relative paths of the spec start.
+        request: what else was asked for.
+    """
+    console = Console(stderr=False, quiet=request.quiet, highlight=False)
+    name = request.study or name
+    out = request.out or Path("runs") / name
+    first = space.sample(0)
+    objectives = objectives_of(space.objectives, first)
+    settings = settings_of(space, request, folder)
+    data = prepared(first, settings)
+    with ExitStack() as open_things:
+        store = open_store(request.storage, name, out)
+        open_things.callback(store.close)
+        worker = Worker(out / "worker.log", request.loader)
+        open_things.callback(worker.stop)
+        worker.start()
+        store.attach([o.direction for o in objectives], _signature(space, settings, objectives, data))
+        console.print(*greeting(space, name, settings, store.records()), sep="\n")
+        status = _searched(
+            Study(space, settings, objectives, store, worker, out, Silent()), console, request
+        )
+        worker.stop()
+        return _answered(store, objectives, settings, status, out, name, space, console)
+
+
+def settings_of(space: Space, request: Request, folder: Path) -> Settings:
+    """The ``search`` section, with what the user gave beside it.
+
+    Raises:
+        ArchError: a component of the section is not one the search can use.
+    """
+    section = space.search
+    sampler, rank = section.sampler or TPE(), section.rank
+    if not isinstance(sampler, OptunaSampler):
+        raise _unusable("sampler", sampler.name)
+    if rank is not None and not isinstance(rank, TrainingFree):
+        raise _unusable("metric", rank.name)
+    return Settings(
+        trials=request.trials or section.trials,
+        seed=section.seed if request.seed is None else request.seed,
+        sampler=sampler,
+        rank=rank,
+        promote=Fraction(section.promote),
+        rungs=tuple(sorted(set(section.rungs))),
+        timeout=float(section.trial_timeout),
+        device=request.device,
+        data=request.data.absolute() if request.data else None,
+        folder=folder.absolute(),
+    )
+
+
+def prepared(arch: Arch, settings: Settings) -> dict[str, str]:
+    """Check the tasks' data before anything is started, and identify it.
+
+    Raises:
+        ArchError: a task cannot be trained, or its data cannot be used.
+    """
+    found: dict[str, str] = {}
+    for name, task in arch.tasks.items():
+        if not isinstance(task, LearningTask):
+            raise _unusable("task", task.name)
+        bound = task.bind(settings.data, settings.folder)
+        bound.prepare()
+        found[name] = bound.fingerprint()
+    return found
+
+
+def greeting(
+    space: Space, name: str, settings: Settings, records: Sequence[Record]
+) -> list[str]:
+    """What the user sees at once: how large the space is and how much of it may be built."""
+    count = space.count()
+    lines = [f"[bold]{name}[/]: {count:,} architecture{'s' if count != 1 else ''}"]
+    rejected = rejected_share(space) if count > 1 else 0.0
+    if rejected:
+        lines[0] += f", of which the constraints reject about {rejected:.0%}"
+    done = sum(record.finished for record in records)
+    if records:
+        lines.append(f"continuing: {done} of {settings.trials} trials are done")
+    return lines
+
+
+def rejected_share(space: Space) -> float:
+    """The share of random draws that break a constraint, within half a second."""
+    start, rejected, looked = time.monotonic(), 0, 0
+    while looked < LOOKED_AT and time.monotonic() - start < 0.5:
+        draws = iter(range(10**9))
+        arch = space.decide(
+            lambda site, n=looked, d=draws: seed_of("look", n, next(d)) % site.size
+        )
+        rejected += not space.feasible(arch)
+        looked += 1
+    return rejected / looked
+
+
+def _searched(study: Study, console: Console, request: Request) -> Status:
+    """Run the study under a display; Ctrl-C ends it early and tidily."""
+    records = study.store.records()
+    shows = Silent if request.quiet else Terminal if console.is_terminal else Lines
+    display = Silent() if shows is Silent else shows(
+        console, study.objectives, study.settings.trials, records
+    )  # fmt: skip
+    study.display = display
+    try:
+        with display:
+            return study.run()
+    except KeyboardInterrupt:
+        return "interrupted"
+
+
+def _answered(
+    store: Store, objectives: Sequence[Objective], settings: Settings, status: Status, out: Path,
+    name: str, space: Space, console: Console,
+) -> Result:  # fmt: skip
+    records = store.records()
+    result = Result(
+        status=status,
+        name=name,
+        folder=out,
+        records=tuple(records),
+        front=tuple(pareto_front(records, objectives)),
+        objectives=tuple(objectives),
+        settings=settings,
+        count=space.count(),
+    )
+    write_outputs(result)
+    console.print(result.table())
+    console.print(result.farewell(), soft_wrap=True)
+    return result
+
+
+def _signature(
+    space: Space, settings: Settings, objectives: Sequence[Objective], data: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "text_hash": space.text_hash,
+        "seed": settings.seed,
+        "data": dict(data),
+        "objectives": [f"{o.direction} {o.text}" for o in objectives],
+    }
+
+
+def _unusable(kind: str, name: str) -> ArchError:
+    return ArchError(
+        Diagnostic(
+            id="unusable-component",
+            message=f"the {kind} `{name}` cannot be used by the search",
+            help=f"its package must derive it from the {kind} base class in `archdsl.search`",
+        )
+    )

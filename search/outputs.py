@@ -1,0 +1,137 @@
+"""What a search leaves behind: the answer as files, a table and a sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from archdsl.search.files import copy, remove, write_text
+from archdsl.search.objectives import Objective
+from archdsl.search.records import Record
+from archdsl.search.report import report
+from archdsl.search.study import Settings, Status, trial_file
+from archdsl.search.words import named, quantity
+
+SHOWN = 8
+"""Rows of the table on the terminal."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search found.
+
+    Args:
+        status: ``finished``; ``exhausted`` where every candidate was tried; ``interrupted``.
+        name: of the study.
+        folder: of the run.
+        records: every trial.
+        front: the finished trials that no other beats, best first.
+        objectives: what was searched for.
+        settings: how.
+        count: architectures in the space.
+    """
+
+    status: Status
+    name: str
+    folder: Path
+    records: tuple[Record, ...]
+    front: tuple[Record, ...]
+    objectives: tuple[Objective, ...]
+    settings: Settings
+    count: int
+
+    @property
+    def best(self) -> Record | None:
+        """The best trial, by the objectives in order."""
+        return self.front[0] if self.front else None
+
+    @property
+    def exit_status(self) -> int:
+        """For a command: 0 with an answer, 1 without, 130 after Ctrl-C."""
+        if self.status == "interrupted":
+            return 130
+        return 0 if self.front else 1
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.folder / "report.html"
+
+    def table(self) -> Table:
+        """The best trials, for the terminal."""
+        table = Table(title=f"{self.name}: the best of {self._counted()}", title_justify="left")
+        table.add_column("trial", justify="right")
+        for objective in self.objectives:
+            table.add_column(f"{objective.text} {arrow(objective)}", justify="right")
+        choices = list(dict.fromkeys(key for r in self.front for key in named(_choices(r))))
+        for choice in choices:
+            table.add_column(choice)
+        for record in self.front[:SHOWN]:
+            values = [quantity(o.text, v) for o, v in zip(self.objectives, record.values or (), strict=True)]
+            found = named(_choices(record))
+            table.add_row(str(record.number), *values, *(found.get(c, "–") for c in choices))
+        return table
+
+    def farewell(self) -> str:
+        """Where everything is, and what to type next."""
+        lines = []
+        if self.status == "interrupted":
+            lines.append("stopped: run the same command again to go on")
+        if self.status == "exhausted":
+            lines.append("every architecture of the space was tried")
+        if self.best is None:
+            lines.append("no trial was trained to the end")
+        lines.append(f"report      {self.report}")
+        if self.best is not None:
+            lines.append(f"best        {self.folder / 'best.arch'}")
+            lines.append(f"checkpoint  {self.folder / 'best.safetensors'}")
+        return "\n".join(lines)
+
+    def _counted(self) -> str:
+        states = Counter(record.state for record in self.records)
+        words = {"complete": "trained", "pruned": "cut", "fail": "failed"}
+        parts = [f"{states[state]} {word}" for state, word in words.items() if states[state]]
+        return f"{len(self.records)} trials" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def write_outputs(result: Result) -> None:
+    """Write ``trials/``, ``best.arch``, ``best.safetensors`` and ``report.html``.
+
+    Raises:
+        ArchError: the folder cannot be written.
+    """
+    trials = result.folder / "trials"
+    for record in result.records:
+        path = trial_file(trials, record.number, "arch")
+        if not path.exists():
+            write_text(path, str(record.arch["text"]))
+    if result.best is not None:
+        write_text(result.folder / "best.arch", str(result.best.arch["text"]))
+        _best_weights(trial_file(trials, result.best.number, "safetensors"), result.folder)
+    write_text(result.report, report(result))
+
+
+def _best_weights(source: Path, folder: Path) -> None:
+    target = folder / "best.safetensors"
+    if source.exists():
+        copy(source, target)
+    else:
+        remove(target)
+
+
+def _choices(record: Record) -> dict[str, str]:
+    return dict(record.arch.get("choices", {}))
+
+
+def arrow(objective: Objective) -> str:
+    """Which way is better, as a sign."""
+    return "↑" if objective.direction == "maximize" else "↓"
+
+
+def directions(objectives: Sequence[Objective]) -> list[str]:
+    """Each objective with its sign."""
+    return [f"{objective.text} {arrow(objective)}" for objective in objectives]

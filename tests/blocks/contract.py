@@ -1,0 +1,121 @@
+"""Who joins the contract suite of ``test_contract``: one line a subject, in the language's spelling.
+
+A layer or mixer that is added to the language adds a line here and inherits every test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from blocks.written import arch
+from torch import Tensor
+
+from archdsl.compiler.model import Model
+
+SYMBOLS = 11
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A layer as it is written, and what it promises.
+
+    Args:
+        layer: the text.
+        causal: whether it says so, and so decodes.
+        compiled: whether it is also tried under ``torch.compile`` (slow, so only a few are).
+    """
+
+    layer: str
+    causal: bool = True
+    compiled: bool = False
+
+    def text(self) -> str:
+        """A model of this layer between a table and a head."""
+        return f"embed(dim = 16, vocab = {SYMBOLS}) {self.layer} rms_norm lm_head"
+
+    def model(self, **how: Any) -> Model:
+        """The model, freshly compiled."""
+        return arch(self.text()).compile(**how)
+
+    def __str__(self) -> str:
+        return " ".join(self.layer.split())
+
+
+SUBJECTS = [
+    # dense
+    Subject("rms_norm"),
+    Subject("layer_norm"),
+    Subject("linear(dim = 24, bias = true)"),
+    Subject("activation(gelu)"),
+    Subject("swiglu", compiled=True),
+    Subject("swiglu(expand = 3, activation = relu2, bias = true)"),
+    Subject("mlp(expand = 2, activation = silu, bias = true)"),
+    # convolutions
+    Subject("conv(kernel = 4, activation = silu)"),
+    Subject("conv(kernel = 3, dilation = 4, bias = true)"),
+    Subject("conv(kernel = 1)"),
+    Subject("conv(kernel = 5, causal = false)", causal=False),
+    # attention
+    Subject("attention(heads = 2)"),
+    Subject("attention(heads = 4, kv_heads = 2, position = rope, qk_norm = true)", compiled=True),
+    Subject("attention(heads = 2, position = alibi, bias = true)"),
+    Subject("attention(heads = 3, head_dim = 6, position = alibi, window = 9)"),
+    Subject("attention(heads = 2, position = rope, window = 5)", compiled=True),
+    Subject("attention(heads = 2, window = 1)"),
+    Subject("attention(heads = 2, causal = false, position = rope)", causal=False),
+    Subject("attention(heads = 2, causal = false, window = 4)", causal=False),
+    # named mixers
+    Subject("linear_attention(heads = 2)"),
+    Subject("linear_attention(heads = 4, feature = none, conv = 3)"),
+    Subject("retnet(heads = 2)"),
+    Subject("gla(heads = 2)", compiled=True),
+    Subject("gla(heads = 4, conv = 4, gate = sigmoid, rank = 3)"),
+    Subject("mamba2(heads = 4, state = 8)", compiled=True),
+    Subject("hgrn", compiled=True),
+    Subject("hgrn(expand = 3/2, conv = 4, lower = 0.9)"),
+    Subject("hgrn2(heads = 2)"),
+    Subject("hgrn2(heads = 4, conv = 2, lower = 0.5, gate = silu)"),
+    Subject("deltanet(heads = 2)"),
+    Subject("deltanet(heads = 4, beta_max = 2, gate = silu)"),
+    Subject("gated_deltanet(heads = 2, expand_k = 1)", compiled=True),
+    Subject("kda(heads = 2, rank = 4)"),
+    # points of the Miras space without a name
+    Subject("miras(matrix(heads = 2), bias = l2, retention = decay(constant), normaliser = none)"),
+    Subject("miras(matrix(heads = 2), bias = l2, learner = gd(rate = head, beta_max = 2), key = softmax)"),
+    Subject("miras(matrix(heads = 2), bias = l2, key = l2_norm, norm = layer, norm_over = width)"),
+    Subject("miras(matrix(heads = 2), learner = gd(rate = token), query = softmax, norm = none)"),
+    Subject("miras(matrix(heads = 4, key_dim = 3, value_dim = 5, key_heads = 2), retention = decay(head))"),
+    Subject("miras(matrix(heads = 2), normaliser = sum, feature = elu1, retention = decay(head))"),
+    Subject("miras(vector, key = sigmoid, value = tanh)"),
+    Subject("miras(vector(expand = 2), retention = decay(constant), gate = sigmoid, gate_rank = 3)"),
+    Subject("miras(vector, retention = decay(head), conv = 2, skip = false)"),
+    # cells
+    Subject("min_gru", compiled=True),
+    Subject("gru"),
+    Subject("gru(width = 24, heads = 4)"),
+    Subject("lstm(heads = 2)", compiled=True),
+    Subject("cell(state = [c], output = h) { c = 0.9 * c + linear(x) h = tanh(linear(c)) * x }"),
+    Subject("cell(state = [h], output = h, heads = 2) { h = tanh(linear(x) + linear(sigmoid(linear(h)) * h)) }"),
+    Subject("cell(state = [h], output = h) { h = relu(linear(x) + linear(h, diagonal = true)) / 2 }"),
+    # containers
+    Subject("residual(scale = 0.5) { rms_norm gla(heads = 2) rms_norm }"),
+    Subject("residual(scale = learned) { swiglu }"),
+    Subject("repeat(times = 3) { residual { rms_norm deltanet(heads = 2) } swiglu }"),
+    Subject("parallel { attention(heads = 2) gla(heads = 2) }", compiled=True),
+    Subject("parallel(mix = mean) { conv(kernel = 2) min_gru linear }"),
+    Subject("parallel(mix = gate) { swiglu hgrn }"),
+    Subject("parallel(mix = concat) { gru(width = 8) swiglu linear(dim = 4) }"),
+    Subject("stack(depth = 3) { residual { attention(heads = 2, window = 3) } }"),
+    Subject("stack(depth = 5, ratio = 2:1) { a: residual { gla(heads = 2) } b: residual { attention(heads = 2) } }"),
+    Subject("stack(depth = 4, at = [1]) { a: residual { mlp } b: conv(kernel = 3) }"),
+]  # fmt: skip
+
+DECODERS = [subject for subject in SUBJECTS if subject.causal]
+
+
+def tokens(batch: int, length: int, seed: int = 0) -> Tensor:
+    """Random tokens ``[B, T]``."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(SYMBOLS, (batch, length), generator=generator)

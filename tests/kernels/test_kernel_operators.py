@@ -1,0 +1,70 @@
+"""The registered operators: opcheck, and torch.compile without graph breaks or recompilation."""
+
+from typing import Any
+
+import pytest
+import torch
+from kernel_checks import randn, uniform, unit
+from torch import Tensor
+
+from archdsl.kernels.decay import decay
+from archdsl.kernels.decay.operator import decay_op
+from archdsl.kernels.delta import delta
+from archdsl.kernels.delta.operator import delta_op
+from archdsl.kernels.scan import scan
+from archdsl.kernels.scan.chunked import scan_op
+
+KEEP_MEMORY = True  # tracing does not see through the poisoned functions
+
+
+def tensors(length: int) -> tuple[Tensor, ...]:
+    torch.manual_seed(0)
+    q, k, v = randn(1, length, 2, 4), unit(1, length, 2, 4), randn(1, length, 2, 3)
+    inputs = (q, k, v, uniform(1, length, 2), -uniform(1, length, 2))
+    return tuple(x.float().requires_grad_() for x in inputs)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_opcheck(packed: bool) -> None:
+    q, k, v, beta, log = tensors(20)
+    bounds = torch.tensor([0, 1, 20]) if packed else None
+    state = torch.randn(2 if packed else 1, 2, 4, 3, requires_grad=True)
+    torch.library.opcheck(decay_op, (q, k, v, log, state, bounds, 0.5, 16, False))
+    torch.library.opcheck(delta_op, (q, k, k, v, beta, None, log, state, bounds, 0.5, 16))
+    torch.library.opcheck(delta_op, (q, k, k, v, None, k, None, state, bounds, 0.5, 16))
+
+
+def test_opcheck_of_the_scan() -> None:
+    a, b = (torch.rand(2, 20, 3, requires_grad=True) for _ in "ab")
+    torch.library.opcheck(scan_op, (a, b, torch.rand(2, 3, requires_grad=True)))
+
+
+def every_family(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log: Tensor, cu_seqlens: Tensor | None
+) -> Tensor:
+    out, state = decay(q, k, v, log, cu_seqlens=cu_seqlens)
+    mixed, last = delta(q, k, out, beta, log, cu_seqlens=cu_seqlens)
+    swept, end = scan(None, mixed, log_a=log.unsqueeze(-1), cu_seqlens=cu_seqlens)
+    scaled, _ = decay(q, k, swept, log, normalise="max", log_input=beta, cu_seqlens=cu_seqlens)
+    assert isinstance(state, Tensor)
+    return scaled.sum() + state.sum() + last.sum() + end.sum()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_compile_takes_every_family_in_one_graph(packed: bool) -> None:
+    compiled: Any = torch.compile(every_family, fullgraph=True, backend="aot_eager")
+    inputs = tensors(37)
+    bounds = torch.tensor([0, 3, 4, 37]) if packed else None
+    found = torch.autograd.grad(compiled(*inputs, bounds), inputs)
+    expected = torch.autograd.grad(every_family(*inputs, bounds), inputs)
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_other_packed_lengths_do_not_recompile() -> None:
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(every_family, fullgraph=True, backend="aot_eager")
+    inputs = tensors(37)
+    compiled(*inputs, torch.tensor([0, 3, 4, 37]))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        compiled(*inputs, torch.tensor([0, 10, 20, 37]))
