@@ -18,6 +18,7 @@ from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.objectives import Objective, objectives_of
 from archdsl.search.outputs import Result, write_outputs
 from archdsl.search.progress import Lines, Silent, Terminal
+from archdsl.search.proposals import fitting
 from archdsl.search.protocols import Arch, Space
 from archdsl.search.records import Record
 from archdsl.search.samplers import TPE, OptunaSampler
@@ -139,10 +140,8 @@ def rejected_share(space: Space) -> float:
     start, rejected, looked = time.monotonic(), 0, 0
     while looked < LOOKED_AT and time.monotonic() - start < 0.5:
         draws = iter(range(10**9))
-        arch = space.decide(
-            lambda site, n=looked, d=draws: seed_of("look", n, next(d)) % site.size
-        )
-        rejected += not space.feasible(arch)
+        arch = fitting(space, lambda site, n=looked, d=draws: seed_of(n, next(d)) % site.size)
+        rejected += arch is None or not space.feasible(arch)
         looked += 1
     return rejected / looked
 

@@ -17,6 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archdsl.blocks.asking import Direction
+from archdsl.diagnostics import ArchError
 from archdsl.search.promotion import standings
 from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import ARCH, Record, signed
@@ -119,9 +120,11 @@ class Proposer:
         for _ in range(ATTEMPTS):
             trial = study.ask()
             effort.asked += 1
-            arch = self.space.decide(lambda site, trial=trial: suggest(trial, site))
-            if found := self._accepted(arch, taken, effort, _carried(study, trial)):
+            arch = fitting(self.space, lambda site, trial=trial: suggest(trial, site))
+            found = arch and self._accepted(arch, taken, effort, _carried(study, trial))
+            if found:
                 return found
+            effort.infeasible += arch is None
             study.tell(trial, state=TrialState.FAIL)
         return None
 
@@ -238,6 +241,15 @@ def labels(site: Site) -> tuple[str, ...]:
     return tuple(f"{index}: {text}" for index, text in enumerate(texts))
 
 
+def fitting(space: Space, choose: Callable[[Site], int]) -> Arch | None:
+    """The architecture of a chooser, or ``None`` where its choices do not fit together."""
+    try:
+        arch: Arch = space.decide(choose)
+    except ArchError:
+        return None
+    return arch
+
+
 def every(space: Space) -> Iterator[Arch]:
     """Every architecture of a space, in the order of its choices."""
     prefix: list[int] | None = []
@@ -256,7 +268,9 @@ def every(space: Space) -> Iterator[Arch]:
             sizes.append(site.size)
             return pick
 
-        yield space.decide(choose)
+        arch = fitting(space, choose)
+        if arch is not None:
+            yield arch
         prefix = _next(taken, sizes)
 
 

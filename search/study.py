@@ -117,10 +117,9 @@ class Study:
 
     def describe(self, arch: Arch) -> dict[str, Any]:
         """What a trial of an architecture begins with."""
-        train = arch.train.model_dump_json()
         about = {
             "hash": arch.hash,
-            "key": sha256(f"{arch.hash} {train}".encode()).hexdigest()[:24],
+            "key": key_of(arch),
             "choices": dict(arch.choices),
             "assignment": dict(arch.assignment),
             "text": arch.text,
@@ -296,6 +295,13 @@ class Study:
         for path in self.trials.glob("*.safetensors"):
             if trial_number(path) in beaten:
                 remove(path)
+
+
+def key_of(arch: Arch) -> str:
+    """Equal for architectures that would compute the same: one graph, learning the same alike."""
+    tasks = [f"{name} {task.name} {task.model_dump_json()}" for name, task in arch.tasks.items()]
+    parts = [arch.hash, arch.train.model_dump_json(), *tasks]
+    return sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
 def trial_file(folder: Path, number: int, kind: str) -> Path:

@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 
 import click
 
+import archdsl
 from archdsl.cli.output import Failure, report, show_errors
-from archdsl.diagnostics import ArchError
+from archdsl.diagnostics import ArchError, did_you_mean
 
 COMMANDS = {
     "check": "check",
@@ -52,6 +53,15 @@ class Commands(click.Group):
         command: click.Command = module.COMMANDS[cmd_name]
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names, or the nearest one's name."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            guess = did_you_mean(args[0], COMMANDS)
+            ctx.fail(f"there is no command `{args[0]}`{'; ' if guess else ''}{guess}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a user's mistake is shown as diagnostics, a bug of ours in one line."""
         try:
@@ -71,7 +81,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="archdsl", message="%(prog)s %(version)s")
+@click.version_option(archdsl.__version__, message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
 def cli(debug: bool) -> None:
     """Describe sequence-model architectures in a text file; check, compile and search them.

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import click
 
 import archdsl
-from archdsl.cli.files import STANDARD_INPUT, expanded, files_argument, standard_input
 from archdsl.cli.files import SHOWN_AS as STDIN
+from archdsl.cli.files import STANDARD_INPUT, expanded, files_argument, standard_input
 from archdsl.cli.output import MAPPING, colored, plural, width
 from archdsl.console import render, render_concise, to_json
 from archdsl.diagnostics import ArchError, Diagnostic, Severity

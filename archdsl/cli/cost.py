@@ -61,9 +61,7 @@ class Setting:
 )  # fmt: skip
 @seed_option("Of the samples.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-def cost(
-    file: str, length: int, batch: int, dtype: str, number: int, seed: int, form: str
-) -> None:
+def cost(file: str, length: int, batch: int, dtype: str, number: int, seed: int, form: str) -> None:
     """Say what FILE costs, without building it: parameters, FLOPs, state, cache, activations.
 
     Parameters, state and cache are exact; FLOPs are those of matrix products. For a file with

@@ -30,7 +30,9 @@ files_argument = click.argument("files", metavar="FILE…", nargs=-1, required=T
 
 def seed_option(help: str) -> Callable[[Command], Command]:
     """``--seed``."""
-    return click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help=help)
+    return click.option(
+        "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help=help
+    )
 
 
 def expanded(names: Iterable[str]) -> Iterator[str]:

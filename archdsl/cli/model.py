@@ -23,9 +23,7 @@ START = b"\n"
 
 @click.command("compile")
 @file_argument
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Checkpoint to write, as safetensors."
-)
+@click.option("--out", type=click.Path(path_type=Path), help="Checkpoint to write, as safetensors.")
 @click.option("--dtype", type=click.Choice(FLOATS), default="float32", show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="Where it is built: cpu, cuda, …")
 @seed_option("Of the weights, and of the architecture where FILE has choices.")
@@ -63,7 +61,7 @@ def machine(error: Exception, device: str) -> str | None:
     said = str(error).splitlines()[0] if str(error) else ""
     if isinstance(error, MemoryError) or "alloc" in said or "out of memory" in said:
         return "there is not enough memory"
-    if device != "cpu" and not isinstance(error, AssertionError | MemoryError) or "CUDA" in said:
+    if (device != "cpu" and not isinstance(error, AssertionError | MemoryError)) or "CUDA" in said:
         return said
     return None
 

@@ -12,11 +12,15 @@ from archdsl.cli.output import MAPPING
 @click.command()
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="File for tasks that learn from one.")
-@click.option("--trials", type=click.IntRange(1), help="Trials of the whole study, instead of SPEC's.")
+@click.option(
+    "--trials", type=click.IntRange(1), help="Trials of the whole study, instead of SPEC's."
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]"
 )
-@click.option("--storage", help="Where trials are kept.  [default: study.journal in the run's folder]")
+@click.option(
+    "--storage", help="Where trials are kept.  [default: study.journal in the run's folder]"
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of proposals, instead of SPEC's.")
 @click.option("--study", help="Name of the study.  [default: SPEC's name]")
 @click.option("--device", help="Where models are trained.  [default: a GPU if there is one]")

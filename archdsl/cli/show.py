@@ -128,8 +128,13 @@ def svg(graph: Graph) -> str:
             "`--as svg` needs the program `dot` of Graphviz, and it is not on this machine;"
             " install Graphviz, or take `--as dot` or `--as mermaid`"
         )
-    made = subprocess.run(  # noqa: S603
-        [program, "-Tsvg"], input=dot(graph), capture_output=True, text=True, encoding="utf-8", check=False
+    made = subprocess.run(
+        [program, "-Tsvg"],
+        input=dot(graph),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
     if made.returncode:
         raise Failure(f"`dot` cannot draw this: {made.stderr.strip()}")

@@ -68,7 +68,9 @@ def sample(file: str, number: int, seed: int, out: Path | None) -> None:
         return
     for index, (own_seed, arch) in enumerate(drawn):
         if number > 1:
-            click.echo(f"{index and chr(10) or ''}# sample {index + 1} of {number}: seed {own_seed}\n")
+            click.echo(
+                f"{(index and chr(10)) or ''}# sample {index + 1} of {number}: seed {own_seed}\n"
+            )
         click.echo(arch.text, nl=not arch.text.endswith("\n"))
 
 

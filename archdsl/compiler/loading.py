@@ -7,12 +7,13 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+from archdsl.compiler.check import Checker
 from archdsl.compiler.elaborate import Elaborator
 from archdsl.compiler.names import Loader, Scope
 from archdsl.compiler.program import Planner
 from archdsl.compiler.space import Space
 from archdsl.compiler.sources import Bound, Sources
-from archdsl.diagnostics import Report, Source
+from archdsl.diagnostics import ArchError, Diagnostic, Report, Source, Span
 from archdsl.grammar.parse import read_source
 
 
@@ -57,14 +58,43 @@ def read(
     Raises:
         ArchError: with every mistake found in it.
     """
+    space, report = reading(source, folder, bindings, texts)
+    report.raise_errors()
+    assert space is not None
+    return space
+
+
+def reading(
+    source: Source,
+    folder: Path,
+    bindings: Mapping[str, Bound] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> tuple[Space | None, Report]:
+    """The space, where there is one, and everything there is to say about the text."""
     report = Report()
+    try:
+        return _read(source, folder, bindings or {}, texts, report), report
+    except ArchError as error:
+        for diagnostic in error.diagnostics:
+            report.add(diagnostic)
+    except RecursionError:
+        report.add(Diagnostic("nested-too-deeply", "this file is nested too deeply", Span(source, 0, 0)))
+    return None, report
+
+
+def _read(
+    source: Source,
+    folder: Path,
+    bindings: Mapping[str, Bound],
+    texts: Mapping[str, str] | None,
+    report: Report,
+) -> Space | None:
     loader = Loader(report, folder, texts)
     scope = loader.main(source)
     elaborator = Elaborator(scope, report)
     plan = Planner(elaborator, report).plan()
-    report.raise_errors()
-    sources = Sources(source.name, source.text, loader.texts, bindings)
-    return Space(plan, sources)
-
-
-__all__ = ["Scope", "load", "loads", "read", "replace", "space_of"]
+    if report.errors:
+        return None
+    space = Space(plan, Sources(source.name, source.text, loader.texts, bindings))
+    Checker(plan, space.layouts, report).check()
+    return None if report.errors else space

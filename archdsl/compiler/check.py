@@ -1,0 +1,222 @@
+"""Checking: whatever is accepted here, runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from archdsl.blocks.base import Layer
+from archdsl.compiler.conditions import Findings
+from archdsl.compiler.explore import Budget, Exhausted, ask, explore
+from archdsl.compiler.flow import Flow
+from archdsl.compiler.program import Plan
+from archdsl.compiler.sharing import Sharing
+from archdsl.compiler.terms import Arithmetic, Built, LayerTerm, Make, Run, Term, Typed, located
+from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity, Span
+
+MOST_LAYERS = 100_000
+"""How many layers an architecture may have."""
+
+STEPS, SECONDS = 200_000, 1.0
+"""How much checking may ask, and for how long."""
+
+FEASIBILITY_SECONDS = 0.15
+"""How long it looks for an architecture that keeps the requirements."""
+
+
+def check(path: str | PathLike[str]) -> list[Diagnostic]:
+    """Everything worth saying about a file, errors and warnings, in the order of the text."""
+    from archdsl.compiler.loading import reading
+    from archdsl.grammar.parse import read_source
+
+    try:
+        source = read_source(path)
+    except ArchError as error:
+        return list(error.diagnostics)
+    return _checked(*reading(source, Path(path).parent))
+
+
+def check_text(text: str, name: str = "<text>") -> list[Diagnostic]:
+    """The same for a text that is shown under ``name``."""
+    from archdsl.compiler.loading import reading
+    from archdsl.diagnostics import Source
+
+    return _checked(*reading(Source(name, text), Path(name).parent))
+
+
+def _checked(space: Any, report: Report) -> list[Diagnostic]:
+    if space is not None and not report.errors and space.plan.model is not None:
+        for diagnostic in infeasibility(space):
+            report.add(diagnostic)
+    return sorted(report.diagnostics, key=_place)
+
+
+def _place(diagnostic: Diagnostic) -> tuple[int, int]:
+    span = diagnostic.span
+    return (0, 0) if span is None else (span.line, span.column)
+
+
+def infeasibility(space: Any) -> Iterator[Diagnostic]:
+    """That nothing keeps the requirements, where a short look is enough to know."""
+    if not space.plan.requirements:
+        return
+    end = monotonic() + FEASIBILITY_SECONDS
+    count = 0
+    for arch in space.enumerate():
+        count += 1
+        if arch.feasible:
+            return
+        if monotonic() > end:
+            return
+    from archdsl.compiler.infeasible import nothing_feasible
+
+    yield nothing_feasible(space, count)
+
+
+# --- terms ----------------------------------------------------------------------------------------
+
+
+class Checker:
+    """Checks the terms of a program.
+
+    Args:
+        plan: the terms.
+        layouts: what each container may run.
+        report: takes the diagnostics.
+    """
+
+    def __init__(self, plan: Plan, layouts: Any, report: Report) -> None:
+        self.plan, self.layouts, self.report = plan, layouts, report
+        self.findings = Findings(report)
+        self.budget = Budget(STEPS, SECONDS)
+        self.terms = list(_all_terms(plan))
+        self.complete = True
+
+    def check(self) -> None:
+        """Report everything that is wrong, and say so where there is too much to look at."""
+        try:
+            for term in self.terms:
+                self._term(term)
+            if self.report.errors:
+                return
+            self._sizes()
+            if not self.report.errors and self.plan.model is not None:
+                sharing = Sharing(self.plan.terms(), self.layouts)
+                Flow(self.plan, sharing, self.layouts, self.budget, self.findings).check()
+            if not self.report.errors:
+                self._warnings()
+        except Exhausted:
+            self.complete = False
+            self.report.add(self._too_much())
+
+    def _term(self, term: Term) -> None:
+        """What is wrong with one term, whatever stands around it."""
+        if isinstance(term, Typed | Arithmetic):
+            for outcome in explore(lambda run: run.value(term), self.budget):
+                self.findings.outcome(outcome, {})
+        elif isinstance(term, Make) and hasattr(term.model, "verify"):
+            for verified in explore(lambda run: ask(term, _verify, run), self.budget):
+                self.findings.outcome(verified, {})
+        elif isinstance(term, LayerTerm) and term.body:
+            self._visits(term)
+        elif isinstance(term, Built):
+            for built in explore(lambda run: run.value(term), self.budget):
+                self.findings.outcome(built, {})
+
+    def _visits(self, term: LayerTerm) -> None:
+        labels = term.labels
+        question = lambda run: ask(term.make, lambda layer: layer.visits(labels), run)  # noqa: E731
+        for outcome in explore(question, self.budget):
+            self.findings.outcome(outcome, {})
+
+    def _warnings(self) -> None:
+        for term in self.terms:
+            if isinstance(term, LayerTerm):
+                self._warned(term)
+
+    def _warned(self, term: LayerTerm) -> None:
+        def question(layer: Layer) -> list[Diagnostic]:
+            found = [located(problem, term.make) for problem in layer.warnings(term.labels)]
+            return [warning(diagnostic) for diagnostic in found]
+
+        if getattr(term.make.model, "warnings", None) is Layer.warnings:
+            return
+        for outcome in explore(lambda run: ask(term.make, question, run), self.budget):
+            for diagnostic in outcome.result or ():
+                self.findings.add(diagnostic, outcome.decided, outcome.sites)
+
+    # --- size -------------------------------------------------------------------------------------
+
+    def _sizes(self) -> None:
+        known: dict[Term, int] = {}
+        for term in reversed(self.terms):
+            known[term] = self._size(term, known)
+            if known[term] > MOST_LAYERS:
+                message = f"this is {known[term]:,} layers, and at most {MOST_LAYERS:,} are possible"
+                self.report.add(Diagnostic("too-many-layers", message, term.span))
+                return
+
+    def _size(self, term: Term, known: Mapping[Term, int]) -> int:
+        """The most layers a term may be."""
+        if isinstance(term, LayerTerm):
+            inner = [
+                sum(
+                    len(numbers) * sum(known[term.body[child].term] for child in visit)
+                    for visit, numbers in layout.groups.items()
+                )
+                for layout in self.layouts(term)
+            ]
+            return 1 + max(inner, default=0)
+        sizes = [known[child] for child in term.children()]
+        if type(term).__name__ == "Series":
+            return sum(sizes)
+        return max(sizes, default=0)
+
+    def _too_much(self) -> Diagnostic:
+        span: Span | None = self.plan.model.span if self.plan.model else None
+        return Diagnostic(
+            "too-many-combinations",
+            "the choices of this file can be combined in too many ways to check them all",
+            span,
+            help="what does not fit together is left out when architectures are drawn",
+            severity=Severity.WARNING,
+        )
+
+
+def _verify(component: Any) -> bool:
+    component.verify()
+    return True
+
+
+def warning(diagnostic: Diagnostic) -> Diagnostic:
+    """The diagnostic as a warning."""
+    return Diagnostic(
+        diagnostic.id,
+        diagnostic.message,
+        diagnostic.span,
+        diagnostic.label,
+        diagnostic.help,
+        diagnostic.notes,
+        diagnostic.related,
+        Severity.WARNING,
+    )
+
+
+def _all_terms(plan: Plan) -> Iterator[Term]:
+    """Every term of a program once, users before what they use."""
+    done: dict[Term, None] = {}
+    stack: list[tuple[Term, bool]] = [(term, False) for term in plan.terms()]
+    while stack:
+        term, left = stack.pop()
+        if left:
+            done.setdefault(term)
+        elif term not in done:
+            stack.append((term, True))
+            stack += [(child, False) for child in term.children() if child not in done]
+    return reversed(list(done))
+
+
+__all__ = ["Checker", "Run", "check", "check_text", "infeasibility", "warning"]

@@ -1,0 +1,258 @@
+"""Whether the layers fit each other, for every combination of choices that can occur.
+
+The type of the stream is carried through the model together with the choices it depends on. A layer's
+rule is asked with its arguments decided only when it reads them (see :mod:`explore`), so independent
+choices do not multiply, and choices that are shared stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from archdsl.blocks.base import Invalid, Layer
+from archdsl.blocks.op import Type
+from archdsl.compiler.conditions import Findings
+from archdsl.compiler.explore import Budget, Layout, Outcome, ask, explore
+from archdsl.compiler.program import Plan
+from archdsl.compiler.sharing import Sharing
+from archdsl.compiler.terms import Choice, LayerTerm, Run, Series, Site, Term
+from archdsl.diagnostics import ArchError, Diagnostic
+
+Decided = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class State:
+    """A type of the stream and where it occurs.
+
+    Args:
+        type: what flows.
+        when: the shared choices it depends on; their other alternatives may give other types.
+        sites: the sites of ``when``, and of whatever else led here, by path.
+        witness: one way to get here, for messages.
+    """
+
+    type: Type
+    when: Decided = field(default_factory=dict)
+    sites: Mapping[str, Site] = field(default_factory=dict)
+    witness: Decided = field(default_factory=dict)
+
+    def then(self, other: State) -> State:
+        """What ``other`` found, having started here."""
+        return State(
+            other.type,
+            {**self.when, **other.when},
+            {**self.sites, **other.sites},
+            {**self.witness, **other.witness},
+        )
+
+    @property
+    def key(self) -> tuple[Type, frozenset[tuple[str, int]]]:
+        """What tells states apart."""
+        return self.type, frozenset(self.when.items())
+
+
+class Flow:
+    """Carries types through the terms of a model.
+
+    Args:
+        plan: the program.
+        sharing: which choices are used where.
+        layouts: what each container may run.
+        budget: how much may be asked.
+        findings: takes the diagnostics.
+    """
+
+    def __init__(
+        self, plan: Plan, sharing: Sharing, layouts: Any, budget: Budget, findings: Findings
+    ) -> None:
+        self.plan, self.sharing, self.layouts = plan, sharing, layouts
+        self.budget, self.findings = budget, findings
+        self.known: dict[tuple[Term, Type, frozenset[tuple[str, int]]], list[State]] = {}
+
+    def check(self) -> None:
+        """Report everything that does not fit.
+
+        Raises:
+            Exhausted: the budget is spent.
+        """
+        assert self.plan.model is not None
+        for start in self._start():
+            for end in self.through(self.plan.model, start):
+                self._check_end(start.then(end))
+
+    def _start(self) -> list[State]:
+        """The tokens of the tasks."""
+
+        def symbols(run: Run) -> Type:
+            tasks = [run.value(term) for term in self.plan.tasks.values()]
+            return Type("tokens", max((task.symbols for task in tasks), default=0))
+
+        return self._states(explore(symbols, self.budget), {})
+
+    def _check_end(self, state: State) -> None:
+        model = self.plan.model
+        if not self.plan.tasks or model is None or state.type.kind == "logits":
+            return
+        task = next(iter(self.plan.tasks))
+        self.findings.add(
+            Diagnostic(
+                "no-logits",
+                f"the model ends in {state.type}, and the task `{task}` needs logits",
+                model.items[-1].span if model.items else model.span,
+                help="end the model with `lm_head`",
+            ),
+            state.witness,
+            state.sites,
+        )
+
+    # --- terms ------------------------------------------------------------------------------------
+
+    def through(self, term: Term, start: State) -> list[State]:
+        """What comes out of a term for what goes in; only what it adds to ``start``."""
+        relevant = self.sharing.below(term)
+        when = {path: index for path, index in start.when.items() if path in relevant}
+        key = (term, start.type, frozenset(when.items()))
+        if key not in self.known:
+            self.known[key] = distinct(self._through(term, State(start.type, when, start.sites, start.witness)))
+        return self.known[key]
+
+    def _through(self, term: Term, start: State) -> list[State]:
+        if isinstance(term, Series):
+            return self.sequence(term.items, start)
+        if isinstance(term, Choice):
+            return self._choice(term, start)
+        if isinstance(term, LayerTerm):
+            return self._container(term, start) if term.body else self._leaf(term, start)
+        return []
+
+    def sequence(self, terms: Iterable[Term], start: State) -> list[State]:
+        """Terms one after the other."""
+        states = [State(start.type)]
+        for term in terms:
+            states = distinct(
+                [s.then(end) for s in states for end in self.through(term, start.then(s))]
+            )
+        return states
+
+    def _choice(self, term: Choice, start: State) -> list[State]:
+        path = term.site.path
+        chosen = start.when.get(path)
+        found: list[State] = []
+        for index, alternative in enumerate(term.alternatives):
+            if chosen in (None, index):
+                own = {path: index} if chosen is None else {}
+                here = State(start.type, self.sharing.kept(own), {path: term.site}, own)
+                found += [here.then(s) for s in self.through(alternative, start.then(here))]
+        return self._merged(found, {path})
+
+    def _leaf(self, term: LayerTerm, start: State) -> list[State]:
+        outcomes = explore(
+            lambda run: ask(term.make, lambda layer: layer.infer(start.type), run),
+            self.budget,
+            start.when,
+        )
+        return self._states(outcomes, start.witness)
+
+    def _states(self, outcomes: Iterable[Outcome[Type]], witness: Decided) -> list[State]:
+        """The states of a rule's answers; its complaints are reported."""
+        found = []
+        asked: set[str] = set()
+        for outcome in outcomes:
+            self.findings.outcome(outcome, witness)
+            asked |= outcome.decided.keys()
+            if outcome.result is not None:
+                when = self.sharing.kept(outcome.decided)
+                found.append(State(outcome.result, when, outcome.sites, outcome.decided))
+        return self._merged(found, asked)
+
+    def _merged(self, states: list[State], asked: set[str]) -> list[State]:
+        """One state where every answer is the same: it does not depend on what was asked."""
+        types = {state.type for state in states}
+        if len(types) == 1 and all(state.when.keys() <= asked for state in states):
+            first = states[0]
+            return [State(first.type, {}, first.sites, first.witness)]
+        return states
+
+    # --- containers -------------------------------------------------------------------------------
+
+    def _container(self, term: LayerTerm, start: State) -> list[State]:
+        checked = explore(
+            lambda run: ask(term.make, lambda layer: layer.infer(start.type), run),
+            self.budget,
+            start.when,
+        )
+        fits = self._states(checked, start.witness)
+        found = []
+        for layout in self.layouts(term) if fits else ():
+            when = {site.path: index for site, index in layout.when}
+            if agrees(when, start.when):
+                sites = {site.path: site for site, _ in layout.when}
+                here = State(start.type, self.sharing.kept(when), sites, when)
+                found += [here.then(s) for s in self._layout(term, layout, start.then(here), when)]
+        asked = {site.path for layout in self.layouts(term) for site, _ in layout.when}
+        return self._merged(found, asked)
+
+    def _layout(
+        self, term: LayerTerm, layout: Layout, start: State, when: Decided
+    ) -> list[State]:
+        """The visits of one layout, and what the container makes of what they give."""
+        partial: list[tuple[State, dict[tuple[int, ...], Type]]] = [(State(start.type), {})]
+        for visit in layout.groups:
+            children = [term.body[child].term for child in visit]
+            extended = []
+            for state, outputs in partial:
+                for end in self.sequence(children, start.then(state)):
+                    then = state.then(self._left(end, layout))
+                    extended.append((then, {**outputs, visit: end.type}))
+            partial = extended
+        return distinct(
+            [
+                state.then(end)
+                for state, outputs in partial
+                for end in self._combined(term, layout, start.then(state), outputs, when)
+            ]
+        )
+
+    def _left(self, state: State, layout: Layout) -> State:
+        """What is left of a state behind a copy: its own draws end with it."""
+        if not layout.copying:
+            return state
+        when = {p: i for p, i in state.when.items() if not self.sharing.each(p)}
+        return State(state.type, when, state.sites, state.witness)
+
+    def _combined(
+        self,
+        term: LayerTerm,
+        layout: Layout,
+        start: State,
+        outputs: Mapping[tuple[int, ...], Type],
+        when: Decided,
+    ) -> list[State]:
+        total = sum(map(len, layout.groups.values()))
+        ordered: list[Type] = [start.type] * total
+        for visit, numbers in layout.groups.items():
+            for number in numbers:
+                ordered[number] = outputs[visit]
+
+        def combine(layer: Layer) -> Type:
+            return layer.combine(start.type, ordered)
+
+        given = {**start.when, **when}
+        outcomes = explore(lambda run: ask(term.make, combine, run), self.budget, given)
+        return self._states(outcomes, start.witness)
+
+
+def agrees(a: Decided, b: Decided) -> bool:
+    """Whether two sets of decisions can be made together."""
+    return all(b.get(path, index) == index for path, index in a.items())
+
+
+def distinct(states: Sequence[State]) -> list[State]:
+    """The states without repetitions."""
+    return list({state.key: state for state in reversed(states)}.values())[::-1]
+
+
+__all__ = ["ArchError", "Flow", "Invalid", "State"]
