@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
-from archdsl.blocks.registry import find
+from archdsl.search.components import read
 from archdsl.search.latency import seconds_of
 from archdsl.search.memory import limit_memory
 from archdsl.search.metrics.base import TrainingFree
@@ -152,7 +152,7 @@ class Jobs:
             return _failure("diverged", str(error))
         except Exception as error:
             self._key = self._candidate = None
-            return _explained(error)
+            return _explained(error, str(Path(request["checkpoint"]).parent))
         return {"kind": "result", "seconds": time.monotonic() - start, **result}
 
     def _do(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,8 +195,7 @@ def _bound(task: Any, data: Path | None, folder: Path) -> LearningTask:
 
 
 def _metric(given: Mapping[str, Any]) -> TrainingFree:
-    cls = find("metric", given["name"])
-    metric = cls(**given["arguments"]) if cls else None
+    metric = read("metric", given)
     if not isinstance(metric, TrainingFree):
         raise TypeError(f"`{given['name']}` is not a training-free metric")
     return metric
@@ -210,17 +209,26 @@ def _failure(reason: str, message: str) -> dict[str, Any]:
     return {"kind": "failure", "reason": reason, "message": message}
 
 
-def _explained(error: Exception) -> dict[str, Any]:
+def _explained(error: Exception, path: str) -> dict[str, Any]:
     """An exception as a failure of the candidate, unless it is one of the machine."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return {"kind": "disk", "errno": error.errno, "path": str(error.filename or "")}
+    if (code := _full_disk(error)) is not None:
+        return {"kind": "disk", "errno": code, "path": path}
+    said = (str(error).strip().splitlines() or [""])[0][:300]
     if _out_of_memory(error):
-        return _failure("out-of-memory", str(error).splitlines()[0][:300])
+        return _failure("out-of-memory", said or "there was no memory left")
     traceback.print_exc(file=sys.stderr)
     where = traceback.extract_tb(error.__traceback__)[-1]
-    text = str(error).strip().splitlines()
-    said = f"{type(error).__name__}: {text[0][:300] if text else ''}"
-    return _failure("error", f"{said} ({Path(where.filename).name}:{where.lineno})")
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    return _failure("error", f"{type(error).__name__}: {said} ({place})")
+
+
+def _full_disk(error: Exception) -> int | None:
+    """The system's number for a disk that takes no more; safetensors only says it in words."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return error.errno
+    words = str(error).lower()
+    full = "no space left on device" in words or "storagefull" in words
+    return errno.ENOSPC if full else None
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -19,6 +19,7 @@ import optuna
 
 from archdsl.compiler.quantities import parts as _parts
 from archdsl.search.fronts import pareto_front
+from archdsl.search.components import written
 from archdsl.search.files import remove, write_text
 from archdsl.search.metrics import chosen
 from archdsl.search.metrics.base import TrainingFree
@@ -182,7 +183,7 @@ class Study:
         if record.scores is not None:
             return record
         self.display.stage(record.number, "scoring")
-        metrics = [{"name": m.name, "arguments": m.model_dump(mode="json")} for m in self.metrics]
+        metrics = [written(metric) for metric in self.metrics]
         result = self._ask(record, {"do": "score", "metrics": metrics})
         about = {"torch": self.worker.about["torch"], "device": self.worker.about["device"]}
         found = {"values": result["scores"], "seconds": result["seconds"], **about}

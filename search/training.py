@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from math import cos, isfinite, pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +63,9 @@ class Trainer:
         self.optimizer = optimizer(model, section)
         self.curve: list[tuple[int, float]] = []
         self._block: list[float] = []
-        torch.manual_seed(seed)
+        self._random = _generators(self.device)
+        with _drawing_from(self):
+            torch.manual_seed(seed)
 
     def run(self, until: int) -> Iterator[Progress]:
         """Train up to step ``until``.
@@ -71,11 +75,12 @@ class Trainer:
         """
         self.model.train()
         while self.step < until:
-            tokens, targets = self._batch()
             rate = self._set_rate()
-            loss = self.model.loss(tokens, targets)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            tokens, targets = self._batch()
+            with _drawing_from(self):
+                loss = self.model.loss(tokens, targets)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
             self._clip()
             value = self._checked(loss.item(), "loss")
             self.optimizer.step()
@@ -101,7 +106,9 @@ class Trainer:
         """Write everything a resumed run needs; the file is replaced whole or not at all."""
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            torch.save(self._state(), partial)
+            buffer = BytesIO()
+            torch.save(self._state(), buffer)
+            partial.write_bytes(buffer.getbuffer())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -114,20 +121,16 @@ class Trainer:
         self.step = state["step"]
         self.curve = [(int(step), float(loss)) for step, loss in state["curve"]]
         self._block = list(state["block"])
-        torch.set_rng_state(state["random"].cpu())
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
+        self._random = [generator.cpu() for generator in state["random"]]
 
     def _state(self) -> dict[str, Any]:
-        on_gpu = self.device.type == "cuda"
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "curve": self.curve,
             "block": self._block,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            "random": self._random,
         }
 
     def _batch(self) -> tuple[Tensor, Tensor]:
@@ -158,6 +161,24 @@ class Trainer:
         if len(self._block) >= max(1, self.steps // POINTS) or self.step == self.steps:
             self.curve.append((self.step, sum(self._block) / len(self._block)))
             self._block = []
+
+
+def _generators(device: torch.device) -> list[Tensor]:
+    """The states of torch's generators: the CPU's and, if there is one, the device's."""
+    on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_gpu]
+
+
+@contextmanager
+def _drawing_from(trainer: Trainer) -> Iterator[None]:
+    """Let torch draw from the trainer's own generators, whatever else draws in this process."""
+    devices = [trainer.device] if trainer.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.set_rng_state(trainer._random[0])
+        if devices:
+            torch.cuda.set_rng_state(trainer._random[1], trainer.device)
+        yield
+        trainer._random = _generators(trainer.device)
 
 
 class TorchJudge:

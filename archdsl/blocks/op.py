@@ -59,8 +59,9 @@ class Buffer:
     fill: float = 0.0
 
     def bytes(self, model_dtype: str) -> int:
-        """Size of one sequence's share, in bytes."""
-        return prod(self.shape) * BYTES[model_dtype if self.dtype == "model" else self.dtype]
+        """Size of one sequence's share, in bytes; a float64 model keeps float32 states in float64."""
+        follows = self.dtype == "model" or (self.dtype == "float32" and model_dtype == "float64")
+        return prod(self.shape) * BYTES[model_dtype if follows else self.dtype]
 
 
 Mode = Literal["train", "prefill", "decode"]

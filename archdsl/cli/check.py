@@ -9,14 +9,14 @@ from collections.abc import Sequence
 import click
 
 import archdsl
-from archdsl.cli.files import SHOWN_AS as STDIN
-from archdsl.cli.files import STANDARD_INPUT, expanded, files_argument, standard_input
+from archdsl.cli.files import SHOWN_AS, STANDARD_INPUT, expanded, files_argument, standard_input
 from archdsl.cli.output import MAPPING, colored, plural, width
+from archdsl.compiler.check import check_text
 from archdsl.console import render, render_concise, to_json
-from archdsl.diagnostics import ArchError, Diagnostic, Severity
+from archdsl.diagnostics import Diagnostic, Severity
 
 
-@click.command()
+@click.command(short_help="Name every mistake in files.")
 @files_argument
 @click.option(
     "--format", "form", type=click.Choice(["text", "concise", "json"]), default="text",
@@ -38,13 +38,10 @@ def check(ctx: click.Context, files: tuple[str, ...], form: str) -> None:
 
 
 def diagnostics(name: str) -> Sequence[Diagnostic]:
-    """Everything that is wrong with a file."""
-    if name != STANDARD_INPUT:
-        return archdsl.check(name)
-    try:
-        return archdsl.loads(standard_input(), STDIN).warnings
-    except ArchError as error:
-        return error.diagnostics
+    """Everything worth saying about a file."""
+    if name == STANDARD_INPUT:
+        return check_text(standard_input(), SHOWN_AS)
+    return archdsl.check(name)
 
 
 def rendered(found: Sequence[Diagnostic], form: str) -> str:

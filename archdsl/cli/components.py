@@ -88,7 +88,7 @@ class Entry:
         return f"{first} (from {self.package})" if self.package else first
 
 
-@click.command()
+@click.command(short_help="List what may be written in a file.")
 @click.argument("name", required=False)
 def components(name: str | None) -> None:
     """List everything that may be written in a file, or say all about NAME.

@@ -41,7 +41,7 @@ class Setting:
         return f"length {self.length:,}, batch {self.batch:,}, {self.dtype}"
 
 
-@click.command()
+@click.command(short_help="Say what a file costs, without building it.")
 @file_argument
 @click.option(
     "--length", type=click.IntRange(1, LARGEST), default=1024, show_default=True,

@@ -37,7 +37,7 @@ class Layout:
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
 
-@click.command()
+@click.command(short_help="Bring files into the one canonical layout.")
 @files_argument
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; list what would change.")
 @click.option("--diff", "only_diff", is_flag=True, help="Change nothing; print what would change.")

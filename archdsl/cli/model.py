@@ -21,7 +21,7 @@ START = b"\n"
 """What stands before a text that begins from nothing: a model needs something to read."""
 
 
-@click.command("compile")
+@click.command("compile", short_help="Build the module, and write a checkpoint.")
 @file_argument
 @click.option("--out", type=click.Path(path_type=Path), help="Checkpoint to write, as safetensors.")
 @click.option("--dtype", type=click.Choice(FLOATS), default="float32", show_default=True)
@@ -53,20 +53,20 @@ def built(arch: Arch, device: str, dtype: str, seed: int) -> Model:
         reason = machine(error, device)
         if reason is None:
             raise
-        raise Failure(f"{plural(arch.cost.params, 'parameter')} on `{device}`: {reason}") from None
+        raise Failure(reason.format(count=plural(arch.cost.params, "parameter"))) from None
 
 
 def machine(error: Exception, device: str) -> str | None:
-    """What a device has to say; ``None`` where the error is not the machine's."""
-    said = str(error).splitlines()[0] if str(error) else ""
+    """What is wrong with the machine or the device; ``None`` where something else is."""
+    said = str(error).split("\n")[0]
     if isinstance(error, MemoryError) or "alloc" in said or "out of memory" in said:
-        return "there is not enough memory"
-    if (device != "cpu" and not isinstance(error, AssertionError | MemoryError)) or "CUDA" in said:
-        return said
+        return f"there is not enough memory on `{device}` for {{count}}"
+    if "device" in said or "CUDA" in said:
+        return f"`{device}` cannot be used on this machine"
     return None
 
 
-@click.command()
+@click.command(short_help="Let a byte-level model write.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--prompt", default="", help="Text to go on from.")
 @click.option(

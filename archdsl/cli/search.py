@@ -9,7 +9,7 @@ import click
 from archdsl.cli.output import MAPPING
 
 
-@click.command()
+@click.command(short_help="Search the architectures of a file.")
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="File for tasks that learn from one.")
 @click.option(

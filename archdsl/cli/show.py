@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from archdsl.cli.files import architecture, file_argument, seed_option, space
-from archdsl.cli.output import MAPPING, Failure, deliver, drawn_text, exact, in_bytes, table
+from archdsl.cli.output import MAPPING, Failure, deliver, drawn_text, exact, in_bytes, width
 from archdsl.cli.space import described
 from archdsl.compiler.draw import Branch, dot, kernels, mermaid, outline
 from archdsl.compiler.passes import STAGES, run
@@ -28,7 +29,7 @@ LONG = 12
 """A part that was shown before is shown again only where it takes no more lines than this."""
 
 
-@click.command()
+@click.command(short_help="Draw an architecture, and what was recognised.")
 @file_argument
 @click.option(
     "--stage", type=click.Choice(["space", "arch", *STAGES]), default="recognise",
@@ -61,11 +62,16 @@ def drawing(arch: Arch, stage: str, form: str) -> str:
 
 
 def chosen_kernels(graph: Graph) -> str:
-    """A table of what each operation runs as, and why."""
-    rows = table("operation", "runs as", "because")
-    for choice in kernels(graph):
-        rows.add_row(choice.path, choice.kernel, choice.reason)
-    return drawn_text(rows)
+    """What each operation runs as, and why."""
+    return "\n\n".join(
+        "\n".join([choice.path, *indented(choice.kernel), *indented(choice.reason)])
+        for choice in kernels(graph)
+    )
+
+
+def indented(text: str) -> list[str]:
+    """A text below its title, in as many lines as it needs."""
+    return textwrap.wrap(text, width(), initial_indent="    ", subsequent_indent="        ")
 
 
 # --- the tree -------------------------------------------------------------------------------------
@@ -107,6 +113,7 @@ def heading(branch: Branch, again: bool = False) -> Text:
         branch.widths,
         f"{exact(branch.params)} parameters" if branch.params else "",
         f"{in_bytes(branch.state)} state" if branch.state else "",
+        f"{in_bytes(branch.cache)} cache a token" if branch.cache else "",
         "as above" if again else "",
     ]
     rest = "  ".join(filter(None, figures))

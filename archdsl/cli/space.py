@@ -19,7 +19,7 @@ MOST_SHOWN = 12
 """How many alternatives of a site are written out."""
 
 
-@click.command()
+@click.command(short_help="Count the architectures a file describes.")
 @file_argument
 def count(file: str) -> None:
     """Say how many architectures FILE describes, and choice by choice what there is to choose.
@@ -47,7 +47,7 @@ def alternatives(site: Site) -> str:
     return " | ".join([*(site.text(index) for index in range(3)), "…", site.text(site.size - 1)])
 
 
-@click.command()
+@click.command(short_help="Draw architectures, as closed files.")
 @file_argument
 @click.option(
     "-n", "--number", type=click.IntRange(1, 100_000), default=1, show_default=True,

@@ -23,6 +23,9 @@ MOST_LAYERS = 100_000
 STEPS, SECONDS = 200_000, 1.0
 """How much checking may ask, and for how long."""
 
+FIRST_DRAWS = 8
+"""How many random architectures it looks at before it goes through all of them."""
+
 FEASIBILITY_SECONDS = 0.15
 """How long it looks for an architecture that keeps the requirements."""
 
@@ -64,12 +67,12 @@ def infeasibility(space: Any) -> Iterator[Diagnostic]:
     if not space.plan.requirements:
         return
     end = monotonic() + FEASIBILITY_SECONDS
-    count = 0
-    for arch in space.enumerate():
-        count += 1
-        if arch.feasible:
+    count = space.count()
+    for seed in range(FIRST_DRAWS if count > FIRST_DRAWS else 0):
+        if space.draw(seed).feasible or monotonic() > end:
             return
-        if monotonic() > end:
+    for arch in space.enumerate():
+        if arch.feasible or monotonic() > end:
             return
     from archdsl.compiler.infeasible import nothing_feasible
 
@@ -116,21 +119,21 @@ class Checker:
         """What is wrong with one term, whatever stands around it."""
         if isinstance(term, Typed | Arithmetic):
             for outcome in explore(lambda run: run.value(term), self.budget):
-                self.findings.outcome(outcome, {})
+                self.findings.outcome(outcome)
         elif isinstance(term, Make) and hasattr(term.model, "verify"):
             for verified in explore(lambda run: ask(term, _verify, run), self.budget):
-                self.findings.outcome(verified, {})
+                self.findings.outcome(verified)
         elif isinstance(term, LayerTerm) and term.body:
             self._visits(term)
         elif isinstance(term, Built):
             for built in explore(lambda run: run.value(term), self.budget):
-                self.findings.outcome(built, {})
+                self.findings.outcome(built)
 
     def _visits(self, term: LayerTerm) -> None:
         labels = term.labels
         question = lambda run: ask(term.make, lambda layer: layer.visits(labels), run)  # noqa: E731
         for outcome in explore(question, self.budget):
-            self.findings.outcome(outcome, {})
+            self.findings.outcome(outcome)
 
     def _warnings(self) -> None:
         for term in self.terms:
@@ -138,13 +141,13 @@ class Checker:
                 self._warned(term)
 
     def _warned(self, term: LayerTerm) -> None:
-        def question(layer: Layer) -> list[Diagnostic]:
-            found = [located(problem, term.make) for problem in layer.warnings(term.labels)]
-            return [warning(diagnostic) for diagnostic in found]
+        def question(run: Run) -> list[Diagnostic]:
+            found = ask(term.make, lambda layer: layer.warnings(term.labels), run)
+            return [warning(located(problem, term.make, run.decided)) for problem in found]
 
         if getattr(term.make.model, "warnings", None) is Layer.warnings:
             return
-        for outcome in explore(lambda run: ask(term.make, question, run), self.budget):
+        for outcome in explore(question, self.budget):
             for diagnostic in outcome.result or ():
                 self.findings.add(diagnostic, outcome.decided, outcome.sites)
 

@@ -6,6 +6,7 @@ was written as a definition of the standard library stays that call.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 INDENT = "    "
 WIDEST = 96
 """How long a line may be."""
+
+PLAIN = re.compile(r"[a-z_0-9]+(\([^{}]*\))?")
+"""A layer without a label and without a body."""
 
 ORDERS = ("ratio", "cycle", "at", "pattern", "place")
 """The arguments of ``stack`` that one list of labels replaces."""
@@ -105,7 +109,7 @@ class _Writer:
 
     def container(self, term: LayerTerm, component: Layer, copies: Copies) -> Lines:
         """A container with its body."""
-        visits = [tuple(visit) for visit in term.visits(component)]
+        visits = [tuple(visit) for visit in term.visits(component, self.run)]
         copying = repeats(component, visits)
         if copying and term.each and self.differ(term, visits, copies):
             return self.unlike(term, component, visits, copies)
@@ -199,8 +203,7 @@ def indented(lines: Sequence[str]) -> Lines:
 
 
 def braces(head: str, body: Sequence[str]) -> Lines:
-    """A head with a body, in one line where that is short and holds no other body."""
+    """A head with a body, in one line where that is short and the body is a few plain layers."""
     line = f"{head} {{ {'  '.join(body)} }}"
-    if len(line) <= WIDEST and not any("{" in part or part.startswith("}") for part in body) and len(body) < 5 and " = " not in "".join(part for part in body if "(" not in part):
-        return [line]
-    return [f"{head} {{", *indented(body), "}"]
+    plain = all(PLAIN.fullmatch(part) for part in body)
+    return [line] if plain and len(line) <= WIDEST else [f"{head} {{", *indented(body), "}"]

@@ -12,6 +12,9 @@ from archdsl.diagnostics import Diagnostic, Report, Severity, Span
 
 Decided = Mapping[str, int]
 
+NONE: Decided = {}
+NO_SITES: Mapping[str, Site] = {}
+
 
 class Findings:
     """Collects diagnostics that hold for some combinations of choices.
@@ -26,10 +29,15 @@ class Findings:
         self.report = report
         self._first: dict[tuple[str, Span | None], Diagnostic] = {}
 
-    def outcome(self, outcome: Outcome[Any], witness: Decided) -> None:
-        """What went wrong in one combination, if something did."""
+    def outcome(
+        self,
+        outcome: Outcome[Any],
+        witness: Decided = NONE,
+        sites: Mapping[str, Site] = NO_SITES,
+    ) -> None:
+        """What went wrong in one combination, if something did; ``witness`` led there."""
         for diagnostic in outcome.error.diagnostics if outcome.error else ():
-            self.add(diagnostic, {**witness, **outcome.decided}, outcome.sites)
+            self.add(diagnostic, {**witness, **outcome.decided}, {**sites, **outcome.sites})
 
     def add(self, diagnostic: Diagnostic, decided: Decided, sites: Mapping[str, Site]) -> None:
         """One diagnostic for one combination."""

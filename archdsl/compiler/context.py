@@ -53,6 +53,7 @@ class Closure:
     expression: ast.Expression
     frame: Frame
     path: Path
+    what: str = ""
     default: bool = False
     opaque: bool = False
     busy: bool = False

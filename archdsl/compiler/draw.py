@@ -32,7 +32,8 @@ class Branch:
         title: the component's name, or ``linear × 6 (layers 0–2, 4–6)``.
         widths: ``64 → 176``, or ``64`` where the width stays.
         params: parameters of all copies, those inside included.
-        state: bytes a sequence carries behind the first token, over all runs.
+        state: bytes a sequence carries from the start, over all runs.
+        cache: bytes it carries more behind one token.
         notes: what the passes have to say.
         children: what runs inside.
         lines: how many lines the whole branch takes.
@@ -42,6 +43,7 @@ class Branch:
     widths: str = ""
     params: int = 0
     state: int = 0
+    cache: int = 0
     notes: tuple[str, ...] = ()
     children: tuple[Branch, ...] = ()
     lines: int = field(default=1, repr=False)
@@ -72,7 +74,8 @@ class _Outline:
             title=name,
             widths=_widths(nodes),
             params=sum(_own_params(node.op) for node in nodes) + self._inside(nodes, "params"),
-            state=sum(_own_state(node.op) for node in nodes) + self._inside(nodes, "state"),
+            state=sum(_own_state(node.op, 0) for node in nodes) + self._inside(nodes, "state"),
+            cache=sum(_own_cache(node.op) for node in nodes) + self._inside(nodes, "cache"),
             notes=tuple(note for node in nodes for note in node.notes),
             children=children,
             lines=1 + sum(len(node.notes) for node in nodes) + sum(c.lines for c in children),
@@ -110,6 +113,7 @@ def _gathered(title: str, branches: tuple[Branch, ...]) -> Branch:
         title=title,
         params=sum(branch.params for branch in branches),
         state=sum(branch.state for branch in branches),
+        cache=sum(branch.cache for branch in branches),
         children=branches,
         lines=1 + sum(branch.lines for branch in branches),
     )
@@ -127,8 +131,12 @@ def _own_params(op: Op) -> int:
     return sum(map(prod, op.parameters().values()))
 
 
-def _own_state(op: Op) -> int:
-    return sum(buffer.bytes("float32") for buffer in op.state(1).values())
+def _own_state(op: Op, length: int) -> int:
+    return sum(buffer.bytes("float32") for buffer in op.state(length).values())
+
+
+def _own_cache(op: Op) -> int:
+    return _own_state(op, 1) - _own_state(op, 0)
 
 
 def _widths(nodes: Sequence[Node]) -> str:

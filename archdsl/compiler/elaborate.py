@@ -319,6 +319,8 @@ class Elaborator:
         frame = closure.frame if at.each is None else self.anew(closure.frame, at.each)
         via = at.frame.spot(expression.name_span)
         inner = replace(at, frame=frame, path=closure.path, calls=calls, via=via)
+        if at.frame.scope.library and closure.what:
+            inner = replace(inner, what=closure.what, via=None)
         closure.busy = True
         try:
             term = self.term(closure.expression, inner)
@@ -405,6 +407,7 @@ class Elaborator:
                     bound.argument.value,
                     bound.call.frame,
                     (*bound.call.path, parameter.name),
+                    f"`{parameter.name}` of `{item.name}`",
                 )
             elif parameter.default is not None:
                 closures[parameter.name] = Closure(

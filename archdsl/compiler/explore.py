@@ -167,7 +167,7 @@ def ask(make: Make, question: Callable[[Any], T], run: Run) -> T:
     try:
         return question(lazy(make, run))
     except Invalid as problem:
-        raise ArchError(located(problem, make)) from None
+        raise ArchError(located(problem, make, run.decided)) from None
 
 
 # --- what a container runs ------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class Flow:
             tasks = [run.value(term) for term in self.plan.tasks.values()]
             return Type("tokens", max((task.symbols for task in tasks), default=0))
 
-        return self._states(explore(symbols, self.budget), {})
+        return self._states(explore(symbols, self.budget))
 
     def _check_end(self, state: State) -> None:
         model = self.plan.model
@@ -154,14 +154,19 @@ class Flow:
             self.budget,
             start.when,
         )
-        return self._states(outcomes, start.witness)
+        return self._states(outcomes, start)
 
-    def _states(self, outcomes: Iterable[Outcome[Type]], witness: Decided) -> list[State]:
+    def _states(
+        self, outcomes: Iterable[Outcome[Type]], start: State | None = None
+    ) -> list[State]:
         """The states of a rule's answers; its complaints are reported."""
         found = []
         asked: set[str] = set()
         for outcome in outcomes:
-            self.findings.outcome(outcome, witness)
+            if start is None:
+                self.findings.outcome(outcome)
+            else:
+                self.findings.outcome(outcome, start.witness, start.sites)
             asked |= outcome.decided.keys()
             if outcome.result is not None:
                 when = self.sharing.kept(outcome.decided)
@@ -184,7 +189,7 @@ class Flow:
             self.budget,
             start.when,
         )
-        fits = self._states(checked, start.witness)
+        fits = self._states(checked, start)
         found = []
         for layout in self.layouts(term) if fits else ():
             when = {site.path: index for site, index in layout.when}
@@ -242,7 +247,7 @@ class Flow:
 
         given = {**start.when, **when}
         outcomes = explore(lambda run: ask(term.make, combine, run), self.budget, given)
-        return self._states(outcomes, start.witness)
+        return self._states(outcomes, start)
 
 
 def agrees(a: Decided, b: Decided) -> bool:

@@ -7,12 +7,14 @@ networkx attributes. Nodes are frozen; a pass builds a new graph (see :meth:`Gra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-
-import networkx as nx
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from archdsl.blocks.base import Value
 from archdsl.blocks.op import Op, Type
+
+if TYPE_CHECKING:
+    from networkx import MultiDiGraph
 
 INPUT = "input"
 
@@ -46,16 +48,18 @@ class Node:
         return replace(self, notes=(*self.notes, note))
 
 
-@dataclass(eq=False)
 class Graph:
-    """One region. ``input`` is the stream it takes; :attr:`output` the value it gives."""
+    """One region. ``input`` is the stream it takes; :attr:`output` the value it gives.
 
-    stream: Type
-    _graph: nx.MultiDiGraph = field(default_factory=nx.MultiDiGraph, repr=False)
-    _output: Value | None = None
+    Nodes are kept in the order they were added, which puts each behind those it reads. The networkx
+    view is made when something asks who reads what: a cost needs only the order.
+    """
 
-    def __post_init__(self) -> None:
-        self._graph.add_node(INPUT)
+    def __init__(self, stream: Type) -> None:
+        self.stream = stream
+        self._nodes: dict[str, Node] = {}
+        self._output: Value | None = None
+        self._network: MultiDiGraph | None = None
 
     @property
     def input(self) -> Value:
@@ -73,33 +77,49 @@ class Graph:
 
     def add(self, node: Node) -> Node:
         """Put a node in; its inputs must be there."""
-        assert node.name not in self._graph, f"two nodes are called {node.name}"
-        self._graph.add_node(node.name, node=node)
-        for index, value in enumerate(node.inputs):
-            assert value.node in self._graph, f"{node.name} reads {value.node}, which is not there"
-            self._graph.add_edge(value.node, node.name, index=index, port=value.port)
+        assert node.name not in {*self._nodes, INPUT}, f"two nodes are named {node.name}"
+        for value in node.inputs:
+            known = value.node == INPUT or value.node in self._nodes
+            assert known, f"{node.name} reads {value.node}, which is not there"
+        self._nodes[node.name] = node
+        self._network = None
         return node
 
     def __contains__(self, name: str) -> bool:
-        return name != INPUT and name in self._graph
+        return name in self._nodes
 
     def __getitem__(self, name: str) -> Node:
-        node: Node = self._graph.nodes[name]["node"]
-        return node
+        return self._nodes[name]
 
     def names(self) -> list[str]:
         """The nodes' names, in the order they were added."""
-        return [name for name in self._graph if name != INPUT]
+        return list(self._nodes)
 
     def nodes(self) -> list[Node]:
         """Every node, each behind those it reads."""
-        place = {name: i for i, name in enumerate(self._graph)}
-        order = nx.lexicographical_topological_sort(self._graph, key=place.__getitem__)
-        return [self[name] for name in order if name != INPUT]
+        return list(self._nodes.values())
+
+    @property
+    def network(self) -> MultiDiGraph:
+        """The region as a networkx graph: an edge an input, with the port it reads."""
+        if self._network is None:
+            self._network = self._connected()
+        return self._network
+
+    def _connected(self) -> MultiDiGraph:
+        from networkx import MultiDiGraph  # 0.1 s that checking a file does not need
+
+        network = MultiDiGraph()
+        network.add_node(INPUT)
+        for node in self.nodes():
+            network.add_node(node.name)
+            for index, value in enumerate(node.inputs):
+                network.add_edge(value.node, node.name, index=index, port=value.port)
+        return network
 
     def readers(self, value: Value) -> list[Node]:
         """The nodes that read a value; the region's own output is not among them."""
-        edges = self._graph.out_edges(value.node, data="port")
+        edges = self.network.out_edges(value.node, data="port")
         names = dict.fromkeys(target for _, target, port in edges if port == value.port)
         return [self[name] for name in names]
 
@@ -135,8 +155,10 @@ class Graph:
 
     def verify(self) -> None:
         """Raise where the graph is not valid: a compiler's bug, never a user's mistake."""
-        assert nx.is_directed_acyclic_graph(self._graph), "the graph has a cycle"
+        seen = {INPUT}
         for node in self.nodes():
+            assert {value.node for value in node.inputs} <= seen, f"{node.name} reads ahead"
+            seen.add(node.name)
             types = tuple(node.op.outputs([value.type for value in node.inputs]))
             assert types == node.types, f"{node.name}: {node.types} is not {types}"
             for value in node.inputs:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from archdsl.compiler.check import Checker
+from archdsl.compiler.bindings import bind_lets
+from archdsl.compiler.definitions import check_definitions
 from archdsl.compiler.elaborate import Elaborator
-from archdsl.compiler.names import Loader, Scope
+from archdsl.compiler.names import Loader
 from archdsl.compiler.program import Planner
 from archdsl.compiler.space import Space
 from archdsl.compiler.sources import Bound, Sources
 from archdsl.diagnostics import ArchError, Diagnostic, Report, Source, Span
 from archdsl.grammar.parse import read_source
+
+if TYPE_CHECKING:
+    from archdsl.compiler.model import Model
 
 
 def load(path: str | PathLike[str], *, bindings: Mapping[str, Bound] | None = None) -> Space:
@@ -38,6 +43,29 @@ def loads(text: str, name: str = "<text>") -> Space:
         ArchError: with every mistake found in it.
     """
     return read(Source(name, text), Path(name).parent, {})
+
+
+def compile(
+    path: str | PathLike[str],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    bindings: Mapping[str, Bound] | None = None,
+) -> Model:
+    """The model of a file: of its one architecture, or of one drawn from its space.
+
+    Args:
+        path: of the file.
+        seed: of the draw and of the weights.
+        device: where its parameters live.
+        dtype: of its parameters.
+        bindings: see :func:`load`.
+
+    Raises:
+        ArchError: with every mistake found in the file.
+    """
+    return load(path, bindings=bindings).sample(seed).compile(device, dtype, seed)
 
 
 def space_of(sources: Sources) -> Space:
@@ -91,7 +119,9 @@ def _read(
 ) -> Space | None:
     loader = Loader(report, folder, texts)
     scope = loader.main(source)
+    bind_lets(scope, bindings)
     elaborator = Elaborator(scope, report)
+    elaborator.recursive = check_definitions(scope, report)
     plan = Planner(elaborator, report).plan()
     if report.errors:
         return None

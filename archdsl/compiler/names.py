@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from archdsl.diagnostics import ArchError, Diagnostic, Report, Source, Span
+from archdsl.diagnostics import ArchError, Diagnostic, Report, Source
 from archdsl.grammar import ast
 from archdsl.grammar.parse import parse_source, read_source
 
@@ -98,7 +98,7 @@ class Loader:
         return scope
 
     def _use(self, scope: Scope, item: ast.Use, folder: Path) -> None:
-        alias = item.alias or PurePosixPath(item.path).stem
+        alias = alias_of(item)
         try:
             used = self._used(item, folder, alias)
         except ArchError as error:
@@ -235,9 +235,9 @@ def _cycle(item: ast.Use, keys: list[str]) -> Diagnostic:
     )  # fmt: skip
 
 
-def span_of(definition: Definition) -> Span:
-    """Where a definition has its name."""
-    return definition.name_span
+def alias_of(item: ast.Use) -> str:
+    """The name a used file has: the one given, else that of the file."""
+    return item.alias or PurePosixPath(item.path).stem
 
 
 def scopes_of(scope: Scope) -> Iterator[Scope]:

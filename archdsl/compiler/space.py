@@ -164,12 +164,24 @@ class Space:
             return self.arch(rng.choice(self.all_feasible))
         raise ArchError(nothing_feasible(self, tries))
 
-    def _draw(self, rng: random.Random) -> Arch | None:
-        """A uniform draw, constraints aside; ``None`` where it does not fit together."""
+    def draw(self, seed: int) -> Arch:
+        """A uniform draw, constraints aside.
+
+        Raises:
+            ArchError: the choices drawn do not fit together, which only happens in a space too large
+                to be checked whole.
+        """
+        return self._drawn(random.Random(seed))
+
+    def _drawn(self, rng: random.Random) -> Arch:
+        self.count()
         out = Draw(rng)
         self._factor.draw(ONE, out)
+        return self.decide(lambda site: out.assignment[site.path])
+
+    def _draw(self, rng: random.Random) -> Arch | None:
         try:
-            return self.decide(lambda site: out.assignment[site.path])
+            return self._drawn(rng)
         except ArchError:
             return None
 

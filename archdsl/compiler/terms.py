@@ -6,7 +6,7 @@ is used, and its choices are drawn once. A :class:`Run` evaluates terms with the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal, Protocol
@@ -256,16 +256,17 @@ class Make(Term):
             at.span if at else self.span,
         )
 
-    def place(self, argument: str | None) -> Span:
+    def place(self, argument: str | None, decided: Mapping[str, int]) -> Span:
         """Where an argument is given, of this component or of one inside it; else its name."""
-        found = self.find(argument) if argument else None
-        return found.span if found else self.span
+        found = self.find(argument, decided) if argument else None
+        return taken(found, decided).span if found else self.span
 
-    def find(self, argument: str) -> Term | None:
+    def find(self, argument: str, decided: Mapping[str, int]) -> Term | None:
         """The term of an argument, of this component first."""
         if argument in self.arguments:
             return self.arguments[argument]
-        inner = (term.find(argument) for term in self.arguments.values() if isinstance(term, Make))
+        made = (taken(term, decided) for term in self.arguments.values())
+        inner = (term.find(argument, decided) for term in made if isinstance(term, Make))
         return next((term for term in inner if term), None)
 
 
@@ -296,7 +297,7 @@ class LayerTerm(Term):
 
     def evaluate(self, run: Run, copies: Copies) -> tuple[Element, ...]:
         component: Layer = run.value(self.make, copies)
-        visits = self.visits(component) if self.body else ()
+        visits = self.visits(component, run) if self.body else ()
         copying = repeats(component, visits)
         made = tuple(self.visit(run, copies, n, v, copying) for n, v in enumerate(visits))
         if self.body and not any(visit.elements for visit in made):
@@ -317,7 +318,7 @@ class LayerTerm(Term):
         key = (label, tuple(map(id, elements)))
         return run.shared(key, lambda: Visit(label, elements))  # type: ignore[no-any-return]
 
-    def visits(self, component: Layer) -> Sequence[tuple[int, ...]]:
+    def visits(self, component: Layer, run: Run) -> Sequence[tuple[int, ...]]:
         """What the container runs.
 
         Raises:
@@ -326,7 +327,7 @@ class LayerTerm(Term):
         try:
             return component.visits(self.labels)
         except Invalid as problem:
-            raise ArchError(located(problem, self.make)) from None
+            raise ArchError(located(problem, self.make, run.decided)) from None
 
 
 def repeats(component: Layer, visits: Sequence[tuple[int, ...]]) -> bool:
@@ -462,12 +463,19 @@ def bounded(value: Number, span: Span) -> Number:
     return value
 
 
-def located(problem: Invalid, make: Make) -> Diagnostic:
+def taken(term: Term, decided: Mapping[str, int]) -> Term:
+    """The alternative of a term that was taken, as far as it is decided."""
+    while isinstance(term, Choice) and term.site.path in decided:
+        term = term.alternatives[decided[term.site.path]]
+    return term
+
+
+def located(problem: Invalid, make: Make, decided: Mapping[str, int]) -> Diagnostic:
     """A component's complaint, at the place in the text it is about."""
     return Diagnostic(
         problem.id,
         problem.message,
-        make.place(problem.argument),
+        make.place(problem.argument, decided),
         label=problem.label,
         help=problem.help,
         related=tuple((span, "used here") for span in make.trail),

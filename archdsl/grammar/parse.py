@@ -29,12 +29,15 @@ from archdsl.grammar.build import Builder, check_depth
 from archdsl.grammar.mistakes import explain
 from archdsl.grammar.place import Finding, Place
 from archdsl.grammar.text import check, comments, read_source, source_of
-from archdsl.grammar.words import CLOSING, KEYWORDS, Opening, Words, close
+from archdsl.grammar.words import CLOSED, CLOSING, KEYWORDS, Opening, Words, close
 
 __all__ = ["parse", "parse_file", "parse_source", "read_source"]
 
 MOST_DIAGNOSTICS = 10
 """How many mistakes one run names; more are most likely echoes of the first."""
+
+MOST_STUMBLES = 30
+"""How often the parser is helped over a mistake in one item, told or not."""
 
 ECHOES = frozenset({"unexpected-word", "stray-word", "missing-operator"})
 """What is said only of a line of which nothing else is said."""
@@ -70,11 +73,23 @@ def parse_source(source: Source) -> ast.Program:
         raise ArchError(_diagnose(source)) from None
     if _builder.found:
         raise ArchError(_builder.found[:MOST_DIAGNOSTICS])
+    if not items:
+        raise ArchError(_empty(source))
     program = ast.Program(
         span=Span(source, 0, len(source.text)), items=items, comments=comments(source)
     )
     check_depth(program, _builder.chain, nesting)
     return program
+
+
+def _empty(source: Source) -> Diagnostic:
+    what = "nothing but comments" if source.text.strip() else "nothing"
+    return Diagnostic(
+        "empty-file",
+        f"there is {what} in this file",
+        Span(source, 0, 0),
+        help="a file holds at least one item, such as `let width = 128` or `model { … }`",
+    )
 
 
 # --- the parser -----------------------------------------------------------------------------------
@@ -177,7 +192,7 @@ class _Recovery:
         _builder.reset(self.source)
         found: dict[int, Diagnostic] = {}
         seen: set[int] = set()
-        while len(found) + len(_builder.found) < most:
+        for _ in range(MOST_STUMBLES):
             try:
                 self.parser.resume_parse()  # type: ignore[no-untyped-call]
                 break
@@ -188,7 +203,8 @@ class _Recovery:
                 seen.add(index)
                 if index not in found and not _is_echo(finding.diagnostic, found.values()):
                     found[index] = finding.diagnostic
-                if index == self.end or not (mended or self.skip(index)):
+                full = len(found) + len(_builder.found) >= most
+                if full or index == self.end or not (mended or self.skip(index)):
                     break
         spans = [diagnostic.span for diagnostic in found.values()]
         built = [diagnostic for diagnostic in _builder.found if diagnostic.span not in spans]
@@ -226,7 +242,7 @@ class _Recovery:
 
     def skip(self, index: int) -> bool:
         """Go on at the next line that can begin an item, a layer or a setting."""
-        opened = self.words.open_at(self.begin, index)
+        opened = list(self.words.surroundings(self.begin, index).opened)
         deepest = len(opened)
         for i in range(index, self.end):
             word = self.words.list[i]
@@ -236,7 +252,7 @@ class _Recovery:
                 return self.unwind(opened, word.start)
             if word.text in CLOSING:
                 opened.append(Opening(i, word.text, i))
-            elif word.text in CLOSING.values():
+            elif word.text in CLOSED:
                 close(opened, word.text)
         return False
 

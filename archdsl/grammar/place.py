@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from archdsl.diagnostics import Diagnostic, Source, Span
-from archdsl.grammar.words import Opening, Word, Words
+from archdsl.grammar.words import Opening, Surroundings, Word, Words
 
 Context = Literal["file", "section", "body", "arguments", "parameters", "list", "group"]
 """What the innermost open bracket holds; ``file`` where none is open."""
@@ -122,18 +122,19 @@ class Place:
         return left.end == right.start and NO_WORD not in (left, right)
 
     @cached_property
-    def opened(self) -> list[Opening]:
-        """The brackets open here, the innermost last."""
-        return self.words.open_at(self.begin, self.index)
+    def _surroundings(self) -> Surroundings:
+        return self.words.surroundings(self.begin, self.index)
 
-    @cached_property
+    @property
+    def opened(self) -> tuple[Opening, ...]:
+        """The brackets open here, the innermost last."""
+        return self._surroundings.opened
+
+    @property
     def item(self) -> Word:
         """The keyword of the item this stands in."""
-        outermost = self.opened[0].index if self.opened else self.index
-        for index in range(outermost, self.begin - 1, -1):
-            if index < self.end and index < self.index and self.words.begins_item(index):
-                return self.words.list[index]
-        return NO_WORD
+        index = self._surroundings.item
+        return NO_WORD if index is None else self.words.list[index]
 
     @cached_property
     def context(self) -> Context:

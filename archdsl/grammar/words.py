@@ -13,6 +13,10 @@ KEYWORDS = ("use", "let", "def", "model", "require", "task", "train", "search")
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 """Each opening bracket with its partner."""
 
+CLOSED = frozenset(CLOSING.values())
+
+_VALUE = frozenset("([-+_0123456789abcdefghijklmnopqrstuvwxyz")
+
 _WORD = re.compile(
     r"""
     (?P<comment>\#[^\n]*)
@@ -56,6 +60,25 @@ class Opening:
     line_index: int
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a word stands in.
+
+    Args:
+        begin: the first word of the piece.
+        index: the word.
+        line_index: the word that begins its line, or the line before where it does so itself.
+        item: the keyword of the item, if it has one.
+        opened: the brackets that are open, the innermost last.
+    """
+
+    begin: int
+    index: int
+    line_index: int
+    item: int | None
+    opened: tuple[Opening, ...]
+
+
 class Words:
     """The words of a text, without its comments."""
 
@@ -63,6 +86,7 @@ class Words:
         self.text = text
         self.list = list(_words(text))
         self._ends = [word.end for word in self.list]
+        self._last = Surroundings(0, 0, 0, None, ())
 
     def index_at(self, offset: int) -> int:
         """The index of the word that covers an offset, or of the next one."""
@@ -88,24 +112,32 @@ class Words:
             return behind == "="
         if word == "def":
             return behind in ("(", "=", "{")
-        return (word == "use" and after[:1] == '"') or (word == "require" and after[:1].isalpha())
+        return (word == "use" and after[:1] == '"') or (word == "require" and after[:1] in _VALUE)
 
     def text_of(self, index: int) -> str:
         """The spelling of a word; empty beyond the ends."""
         return self.list[index].text if 0 <= index < len(self.list) else ""
 
-    def open_at(self, begin: int, index: int) -> list[Opening]:
-        """The brackets opened at or after word ``begin`` that are still open before ``index``."""
-        opened: list[Opening] = []
-        line_index = begin
-        for i in range(begin, min(index, len(self.list))):
+    def surroundings(self, begin: int, index: int) -> Surroundings:
+        """What is open before word ``index`` of the piece that starts with word ``begin``.
+
+        Asked for one place after another, it goes on from the last one.
+        """
+        last = self._last
+        if (last.begin, last.index) > (begin, index) or last.begin != begin:
+            last = Surroundings(begin, begin, begin, None, ())
+        opened, line_index, item = list(last.opened), last.line_index, last.item
+        for i in range(last.index, min(index, len(self.list))):
             word = self.list[i]
             line_index = i if word.first else line_index
+            if not opened and word.text in KEYWORDS and self.begins_item(i):
+                item = i
             if word.text in CLOSING:
                 opened.append(Opening(i, word.text, line_index))
-            elif word.text in CLOSING.values() and opened:
+            elif word.text in CLOSED:
                 close(opened, word.text)
-        return opened
+        self._last = Surroundings(begin, index, line_index, item, tuple(opened))
+        return self._last
 
 
 def close(opened: list[Opening], bracket: str) -> None:

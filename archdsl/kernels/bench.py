@@ -68,7 +68,7 @@ class Case:
         return f"B{self.batch} T{self.length}{heads} D{self.width}"
 
 
-def _normal(case: Case, *shape: int) -> Tensor:
+def _normal(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
@@ -78,15 +78,15 @@ def make(case: Case) -> Inputs:
     batch, length = case.batch, 1 if case.mode == "step" else case.length
     if case.family == "scan":
         shape = (batch, length, case.width)
-        return {"a": torch.sigmoid(_normal(case, *shape)), "b": _normal(case, *shape)}
+        return {"a": torch.sigmoid(_normal(*shape)), "b": _normal(*shape)}
     shape = (batch, length, case.heads, case.width)
-    x = {name: _normal(case, *shape) for name in "qkv"}
-    gate = shape if case.variant in ("per channel", "kda", "rwkv7") else shape[:3]
+    x = {name: _normal(*shape) for name in "qkv"}
+    gate: tuple[int, ...] = shape if case.variant in ("per channel", "kda", "rwkv7") else shape[:3]
     if case.variant not in ("none", "deltanet"):
-        x["log_decay"] = functional.logsigmoid(_normal(case, *gate)) / 4
+        x["log_decay"] = functional.logsigmoid(_normal(*gate)) / 4
     if case.family == "delta":
         x["k"] = functional.normalize(x["k"], dim=-1)
-        x["beta"] = torch.sigmoid(_normal(case, *shape[:3]))
+        x["beta"] = torch.sigmoid(_normal(*shape[:3]))
     return x
 
 
@@ -169,7 +169,7 @@ def limit(case: Case) -> float:
     """Milliseconds the matrix products and one pass over the bytes need, measured now."""
     x = {name: value.to(case.device, case.dtype) for name, value in make(case).items()}
     outputs = 1 if case.family != "scan" else 0
-    tensors = list(x.values()) + [x["q" if outputs else "b"]]
+    tensors = [*x.values(), x["q" if outputs else "b"]]
     passes = tensors if case.mode == "fwd" else tensors * 2
     targets = [torch.empty_like(value) for value in passes]
     total = clock(lambda: [y.copy_(z) for y, z in zip(targets, passes, strict=True)])

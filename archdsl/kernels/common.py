@@ -261,12 +261,17 @@ def _double(span: Tensor, level: Tensor) -> Tensor:
     return level
 
 
-def decay_factors(log_decay: Tensor | None, like: Tensor) -> Tensor:
-    """exp(log_decay) shaped for a state, [B, T, H, 1 or K, 1], typed like `like` [B, T, H, K]."""
+def decay_factors(log_decay: Tensor | None, key: Tensor, dtype: torch.dtype) -> Tensor:
+    """exp(log_decay) in `dtype`, shaped for a state: [B, T, H, 1 or K, 1] for keys [B, T, H, K]."""
     if log_decay is None:
-        return torch.ones_like(like[..., :1, None])
-    factors = log_decay.to(like.dtype).exp()
+        return torch.ones_like(key[..., :1, None], dtype=dtype)
+    factors = log_decay.to(dtype).exp()
     return factors[..., None, None] if log_decay.dim() == 3 else factors[..., None]
+
+
+def tokens(dtype: torch.dtype, *inputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Each token's slices of inputs [B, T, ...], in `dtype`; one backward node for all of them."""
+    return zip(*(x.to(dtype).unbind(1) for x in inputs), strict=True)
 
 
 def choose_form(

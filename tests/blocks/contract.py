@@ -82,7 +82,7 @@ SUBJECTS = [
     Subject("gated_deltanet(heads = 2, expand_k = 1)", compiled=True),
     Subject("kda(heads = 2, rank = 4)"),
     # points of the Miras space without a name
-    Subject("miras(matrix(heads = 2), bias = l2, retention = decay(constant), normaliser = none)"),
+    Subject("miras(matrix(heads = 2), bias = l2, key = l2_norm, retention = decay(constant))"),
     Subject("miras(matrix(heads = 2), bias = l2, learner = gd(rate = head, beta_max = 2), key = softmax)"),
     Subject("miras(matrix(heads = 2), bias = l2, key = l2_norm, norm = layer, norm_over = width)"),
     Subject("miras(matrix(heads = 2), learner = gd(rate = token), query = softmax, norm = none)"),
@@ -107,8 +107,8 @@ SUBJECTS = [
     Subject("parallel(mix = mean) { conv(kernel = 2) min_gru linear }"),
     Subject("parallel(mix = gate) { swiglu hgrn }"),
     Subject("parallel(mix = concat) { gru(width = 8) swiglu linear(dim = 4) }"),
-    Subject("stack(depth = 3) { residual { attention(heads = 2, window = 3) } }"),
-    Subject("stack(depth = 5, ratio = 2:1) { a: residual { gla(heads = 2) } b: residual { attention(heads = 2) } }"),
+    Subject("stack(depth = 3) { residual { rms_norm attention(heads = 2, window = 3) } }"),
+    Subject("stack(depth = 5, ratio = 2:1) { a: residual { rms_norm gla(heads = 2) } b: residual { rms_norm attention(heads = 2) } }"),
     Subject("stack(depth = 4, at = [1]) { a: residual { mlp } b: conv(kernel = 3) }"),
 ]  # fmt: skip
 

@@ -154,7 +154,9 @@ def deep(random: random.Random) -> str:
 
 def chain(random: random.Random) -> str:
     """One sign over and over."""
-    link = random.choice(["1 + ", "-", "a | ", "a.", "1:", "1 ..", "f()", "a b ", "let ", "1, ", '"'])
+    link = random.choice(
+        ["1 + ", "-", "a | ", "a.", "1:", "1 ..", "f()", "a b ", "let ", "1, ", '"']
+    )
     return random.choice(["let x = ", "model { ", ""]) + link * random.choice([10, 101, 5000]) + "1"
 
 

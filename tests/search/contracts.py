@@ -1,11 +1,14 @@
 """What every task, metric and sampler must do. A new one joins its list of examples here."""
 
+import json
+
 import numpy as np
 import optuna
 import pytest
 from fakes import FakeSpace
 
 from archdsl.blocks.registry import BUILT_IN, find
+from archdsl.search.components import read, written
 from archdsl.search.metrics import DEFAULT
 from archdsl.search.metrics.base import LOWEST, Need
 from archdsl.search.proposals import suggest
@@ -87,7 +90,7 @@ class TaskContract:
         np.testing.assert_array_equal(judges[0].asked[0], judges[1].asked[0])
 
     def test_survives_being_written_down(self, task):
-        assert type(task)(**task.model_dump()) == task
+        assert read("task", json.loads(json.dumps(written(task)))) == task
 
     def test_sample_is_text_or_nothing(self, task):
         sample = task.sample(PerfectJudge(task, 1.0), 0)
@@ -105,6 +108,9 @@ class MetricContract:
 
     def test_label_is_the_spelling_of_the_language(self, metric):
         assert metric.label in METRICS
+
+    def test_survives_being_written_down(self, metric):
+        assert read("metric", json.loads(json.dumps(written(metric)))) == metric
 
     def test_needs_are_known(self, metric):
         assert metric.needs <= set(Need)

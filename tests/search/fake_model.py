@@ -52,6 +52,8 @@ class FakeModel(nn.Module):
         return [("memory", self.memory)]
 
     def save(self, path: str) -> None:
+        if "disk" in self.ways:
+            raise RuntimeError('IoError(Os { code: 28, kind: StorageFull, message: "…" })')
         save_file(self.state_dict(), path)
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_mqar_asks_soon_when_the_power_is_small_and_anywhere_when_it_is_one():
     # gaps x = 0 … 14 with p ∝ (x + 1)^(a − 1), at 2 + 2x
     weights = np.arange(1, 16) ** (0.01 - 1)
     expected = 2 + 2 * (np.arange(15) * weights).sum() / weights.sum()
-    assert mean_place("1/100") == pytest.approx(expected, rel=0.05)
+    assert mean_place(Fraction(1, 100)) == pytest.approx(expected, rel=0.05)
     assert mean_place(1) == pytest.approx(2 + 2 * 7, rel=0.05)
 
 

@@ -78,8 +78,8 @@ class SoftmaxAttention(Site):
     def _positioned(self, query: Tensor, key: Tensor, position: int) -> tuple[Tensor, Tensor]:
         q, k = heads_apart(query, self.op.heads), heads_apart(key, self.op.kv_heads)
         if self.op.qk_norm:
-            q = F.rms_norm(q, (self.op.head_dim,), self.query_norm, 1e-6)
-            k = F.rms_norm(k, (self.op.head_dim,), self.key_norm, 1e-6)
+            q = F.rms_norm(q, (self.op.head_dim,), self.query_norm.to(q.dtype), 1e-6)
+            k = F.rms_norm(k, (self.op.head_dim,), self.key_norm.to(k.dtype), 1e-6)
         if self.op.position == "rope":
             q = rotated(q, self.op.base, position)
             k = rotated(k, self.op.base, position)
@@ -92,12 +92,12 @@ class SoftmaxAttention(Site):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, past: int) -> Tensor:
         q = q.transpose(1, 2)
-        plain = self.op.window is None and self.op.position != "alibi"
+        one = q.shape[2] == 1  # a single token sees all it is given: the cache holds nothing else
+        plain = (self.op.window is None or one) and self.op.position != "alibi"
         if plain and not self.op.causal:
             mixed = F.scaled_dot_product_attention(q, k, v)
-        elif plain and (past == 0 or q.shape[2] == 1):
-            causal = past == 0 and q.shape[2] > 1
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        elif plain and (past == 0 or one):
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=not one)
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(q, k, past))
         return mixed.transpose(1, 2).flatten(-2)
@@ -120,7 +120,7 @@ class SoftmaxAttention(Site):
     def _kept(self, key: Tensor, value: Tensor, context: Context) -> State | None:
         if not context.keep or not self.op.causal:
             return None
-        start = 0 if self.op.window is None else max(0, key.shape[1] - self.op.window)
+        start = 0 if self.op.window is None else max(0, key.shape[1] - self.op.window + 1)
         return {"keys": key[:, start:], "values": value[:, start:]}
 
 

@@ -78,6 +78,11 @@ def widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def exactly(like: Tensor) -> torch.autocast:
+    """A context without autocast: gates and states are computed in the precision they are given in."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def heads_apart(x: Tensor, heads: int) -> Tensor:
     """``[B, T, H·D]`` → ``[B, T, H, D]``."""
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)

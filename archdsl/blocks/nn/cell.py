@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from archdsl.blocks.cell_analysis import Linear, Product
 from archdsl.blocks.equations import Apply, Constant, Expression, Name
-from archdsl.blocks.nn.base import Context, Seeded, Site, State, widened
+from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, widened
 from archdsl.blocks.nn.functions import ACTIVATIONS
 from archdsl.blocks.ops import cell as ops
 from archdsl.kernels.scan import scan
@@ -61,7 +61,8 @@ class CellRecurrence(Site):
         if state is None:
             state = self.init_state(x.shape[0], x)
         run = _Scan if self.op.plan == "scan" and x.shape[1] > 1 else _Steps
-        output, after = run(self, widened(x), state).result()
+        with exactly(x):
+            output, after = run(self, widened(x), state).result()
         return output.to(x.dtype), after if context.keep else None
 
 

@@ -195,7 +195,8 @@ def _norm(
 ) -> Tensor:
     if op.norm == "layer":
         return F.layer_norm(x, shape, weight, bias, op.eps)
-    y = F.rms_norm(x, shape, weight, op.eps)
+    gain = None if weight is None else weight.to(x.dtype)  # under autocast they differ
+    y = F.rms_norm(x, shape, gain, op.eps)
     return y if bias is None else y + bias
 
 

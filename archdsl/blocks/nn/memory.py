@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archdsl.blocks.nn.base import Context, Seeded, Site, State, heads_apart, widened
+from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, heads_apart, widened
 from archdsl.blocks.ops import memory as ops
 from archdsl.kernels.decay import SumState, decay
 from archdsl.kernels.delta import delta
@@ -54,15 +54,16 @@ class DecayMemory(_Recurrence):
         self, q: Tensor, k: Tensor, v: Tensor, *gates: Tensor, state: State | None, context: Context
     ) -> tuple[Tensor, State | None]:
         """``[B, T, H·K]`` twice and ``[B, T, H·V]`` → ``[B, T, H·V]``, and the memory."""
-        out, after = decay(
-            heads_apart(q, self.heads),
-            heads_apart(k, self.heads),
-            heads_apart(v, self.heads),
-            self.log_decay(gates, q),
-            scale=self.scale,
-            initial_state=self._before(state),
-            normalise=self.normaliser,
-        )
+        with exactly(q):
+            out, after = decay(
+                heads_apart(q, self.heads),
+                heads_apart(k, self.heads),
+                heads_apart(v, self.heads),
+                self.log_decay(gates, q),
+                scale=self.scale,
+                initial_state=self._before(state),
+                normalise=self.normaliser,
+            )
         return out.flatten(-2).to(v.dtype), self._after(after) if context.keep else None
 
     def _before(self, state: State | None) -> Any:
@@ -81,15 +82,16 @@ class DeltaMemory(_Recurrence):
         self, q: Tensor, k: Tensor, v: Tensor, *gates: Tensor, state: State | None, context: Context
     ) -> tuple[Tensor, State | None]:
         """``[B, T, H·K]`` twice, ``[B, T, H·V]``, decay, rate → ``[B, T, H·V]``, and the memory."""
-        out, after = delta(
-            heads_apart(q, self.heads),
-            heads_apart(k, self.heads),
-            heads_apart(v, self.heads),
-            gates[-1],
-            self.log_decay(gates, q),
-            scale=self.scale,
-            initial_state=None if state is None else state["memory"],
-        )
+        with exactly(q):
+            out, after = delta(
+                heads_apart(q, self.heads),
+                heads_apart(k, self.heads),
+                heads_apart(v, self.heads),
+                gates[-1],
+                self.log_decay(gates, q),
+                scale=self.scale,
+                initial_state=None if state is None else state["memory"],
+            )
         return out.flatten(-2).to(v.dtype), {"memory": after} if context.keep else None
 
 

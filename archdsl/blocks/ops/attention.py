@@ -11,8 +11,8 @@ from archdsl.blocks.op import Buffer, Op, Shape, Type, Work
 class SoftmaxAttention(Op):
     """``softmax(q kᵀ / √D + bias) v`` a head; q ``[B, T, H·D]``, k and v ``[B, T, G·D]``, G | H.
 
-    ``window = w`` keeps keys ``t - w + 1 … t``. Decoding caches keys (rotated) and values of the last
-    ``min(length, window)`` tokens. qk-norm is an RMS norm over each head, before RoPE, as published
+    ``window = w`` keeps keys ``t - w + 1 … t``. Decoding caches keys (rotated) and values of every
+    token that a later one sees: all of them, or the last ``window - 1``. qk-norm is an RMS norm over each head, before RoPE, as published
     (arXiv 2010.04245; placement as in facts of the public models).
     """
 
@@ -39,7 +39,7 @@ class SoftmaxAttention(Op):
 
     def cached(self, length: int) -> int:
         """Tokens in the cache after ``length``."""
-        return length if self.window is None else min(length, self.window)
+        return length if self.window is None else min(length, self.window - 1)
 
     def state(self, length: int) -> Mapping[str, Buffer]:
         """Keys and values; none where attention looks ahead."""
@@ -50,7 +50,7 @@ class SoftmaxAttention(Op):
 
     def flops(self, work: Work) -> int:
         """Scores and sums over the full square, masked or not: it is what the kernel computes."""
-        keys = self.cached(work.length) if work.mode == "decode" else work.length
+        keys = self.cached(work.length - 1) + 1 if work.mode == "decode" else work.length
         return 4 * work.tokens * keys * self.heads * self.head_dim
 
 

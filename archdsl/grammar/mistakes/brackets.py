@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from archdsl.grammar.mistakes.characters import TERMINALS, Rule
 from archdsl.grammar.place import Finding, Place, finding
-from archdsl.grammar.words import CLOSING, Opening, close
+from archdsl.grammar.words import CLOSED, CLOSING, Opening, close
 
 
 def unmatched(place: Place) -> Finding | None:
     """A closing bracket that nothing opened."""
-    if place.text not in CLOSING.values():
+    if place.text not in CLOSED:
         return None
     if any(CLOSING[opening.bracket] == place.text for opening in place.opened):
         return None
@@ -22,6 +24,27 @@ def unmatched(place: Place) -> Finding | None:
     )
 
 
+def wrong_partner(place: Place) -> Finding | None:
+    """``[100, 400)``."""
+    if place.text not in (")", "]") or not place.opened:
+        return None
+    innermost = place.opened[-1]
+    meant = CLOSING[innermost.bracket]
+    if meant not in (")", "]") or meant in (place.text, place.after.text):
+        return None
+    if any(CLOSING[opening.bracket] == place.text for opening in place.opened):
+        return None
+    return finding(
+        place,
+        "wrong-bracket",
+        f"this `{innermost.bracket}` is closed by a `{place.text}`",
+        label=f"write `{meant}`",
+        related=((place.span_of(place.words.list[innermost.index]), "opened here"),),
+        instead=((TERMINALS[meant], meant),),
+        resume=place.word.end,
+    )
+
+
 def unclosed(place: Place) -> Finding | None:
     """A bracket that is still open where the text ends, or where something else is closed."""
     if not place.opened:
@@ -29,7 +52,7 @@ def unclosed(place: Place) -> Finding | None:
     blamed: Opening | None
     if place.ended:
         blamed, closing = _blamed(place), place.opened
-    elif place.text in CLOSING.values():
+    elif place.text in CLOSED:
         inner = [opening for opening in place.opened if CLOSING[opening.bracket] == place.text]
         closing = [opening for opening in place.opened if opening.index > inner[-1].index]
         blamed = closing[-1] if closing else None
@@ -41,7 +64,7 @@ def unclosed(place: Place) -> Finding | None:
     return _unclosed(place, blamed, closing) if blamed is not None else None
 
 
-def _unclosed(place: Place, blamed: Opening, closing: list[Opening]) -> Finding:
+def _unclosed(place: Place, blamed: Opening, closing: Sequence[Opening]) -> Finding:
     bracket = CLOSING[blamed.bracket]
     related = () if place.ended else ((place.span, f"a `{bracket}` is missing before this"),)
     return finding(
@@ -86,7 +109,7 @@ def _badly_closed(place: Place) -> Opening | None:
         line_index = index if word.first else line_index
         if word.text in CLOSING:
             opened.append(Opening(index, word.text, line_index))
-        elif word.text in CLOSING.values() and opened:
+        elif word.text in CLOSED and opened:
             innermost = opened[-1]
             if word.first and word.column < place.words.list[innermost.line_index].column:
                 return innermost
@@ -94,5 +117,5 @@ def _badly_closed(place: Place) -> Opening | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (unmatched, unclosed)
+RULES: tuple[Rule, ...] = (wrong_partner, unmatched, unclosed)
 """The rules of this module."""

@@ -258,7 +258,10 @@ def number_name(place: Place) -> Finding | None:
     """``let 2d = …``."""
     if place.word.kind != "number" or place.expects_value or not place.expects("NAME"):
         return None
-    if place.context not in ("file", "parameters", "section") or not place.word.text.isalnum():
+    if (
+        place.context not in ("file", "parameters", "section")
+        or not place.text.replace("_", "").isalnum()
+    ):
         return None
     return finding(
         place,
@@ -343,10 +346,11 @@ def odd_character(place: Place) -> Finding | None:
     plain = SIGNS.get(char) or unicodedata.normalize("NFKC", char).strip()
     known = plain in TERMINALS and plain != char
     name = unicodedata.name(char, f"U+{ord(char):04X}").lower()
+    shown = f"`{char}`" if char.isascii() else f"`{char}` ({name})" if char.isprintable() else name
     return finding(
         place,
         "odd-character",
-        f"`{char}` means nothing here" if char.isascii() else f"{name} means nothing here",
+        f"{shown} means nothing here",
         span=Span(place.source, offset, offset + 1),
         label=_advice(char, plain if known else ""),
         instead=((TERMINALS[plain], plain),) if known else (),

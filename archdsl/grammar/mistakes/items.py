@@ -237,7 +237,9 @@ def stray_layer(place: Place) -> Finding | None:
         place,
         "stray-word",
         f"`{place.text}` stands outside every item",
-        label="is there a `}` too many before it?" if place.before.text == "}" and place.word.column else "",
+        label="is there a `}` too many before it?"
+        if place.before.text == "}" and place.word.column
+        else "",
         help=f"an item begins with {', '.join(KEYWORDS)}; layers stand inside `model {{ … }}`",
     )
 

@@ -31,16 +31,19 @@ def foreign_equals(place: Place) -> Finding | None:
 
 def augmented_equals(place: Place) -> Finding | None:
     """``x += 1``."""
-    if place.text != "=" or place.before.text not in ("+", "-", "*", "/", "|"):
+    sign, equals = place.word, place.after
+    if sign.text not in ("+", "-", "*", "/", "|") or not place.expects("EQUAL"):
         return None
-    if not place.touches(place.before, place.word):
+    if equals.text != "=" or not place.touches(sign, equals):
         return None
     return finding(
         place,
         "double-equals",
-        f"a value is given with one `=`, not with `{place.before.text}=`",
-        span=place.span_of(place.before, place.word),
+        f"a value is given with one `=`, not with `{sign.text}=`",
+        span=place.span_of(sign, equals),
         help="a name has one value; give the new one another name",
+        instead=(("EQUAL", "="),),
+        resume=equals.end,
     )
 
 
@@ -280,7 +283,7 @@ def range_word(place: Place) -> Finding | None:
     late = set(place.expected) == {"EQUAL"} and place.before.text in words
     word = place.before if late else place.word
     meant = words.get(word.text)
-    if meant is None or not (late or place.expects("STEP")):
+    if meant is None or ".." not in [place.at(-distance).text for distance in range(1, 6)]:
         return None
     return finding(
         place,

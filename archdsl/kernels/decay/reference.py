@@ -9,7 +9,7 @@ for the current token (RWKV-6, arXiv 2404.05892 eq. 19).
 import torch
 from torch import Tensor
 
-from archdsl.kernels.common import decay_factors
+from archdsl.kernels.common import decay_factors, tokens
 
 
 def reference(
@@ -25,13 +25,11 @@ def reference(
 
     q, k [B, T, H, K]; v [B, T, H, V]; log_decay None, [B, T, H] or [B, T, H, K].
     """
-    query, key, value = (x.to(state.dtype) for x in (q, k, v))
-    decay = decay_factors(log_decay, key)
     outputs = []
-    for token in range(q.shape[1]):
-        write = key[:, token, :, :, None] * value[:, token, :, None, :]
-        after = decay[:, token] * state + write
+    factors = decay_factors(log_decay, q, state.dtype)
+    for query, key, value, decay in tokens(state.dtype, q, k, v, factors):
+        after = decay * state + key.unsqueeze(-1) * value.unsqueeze(-2)
         read = state if before else after
-        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", query[:, token], read))
+        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", query, read))
         state = after
     return torch.stack(outputs, 1).to(v.dtype), state

@@ -24,7 +24,7 @@ def step(
     value = v.transpose(1, 2).to(state.dtype)
     kept = state
     if log_decay is not None:
-        kept = state * decay_factors(log_decay, q.to(state.dtype))[:, 0]
+        kept = state * decay_factors(log_decay, q, state.dtype)[:, 0]
     after = torch.addcmul(kept, key, value)
     out = torch.matmul(query * scale, state if before else after)
     return out.transpose(1, 2).to(v.dtype), after

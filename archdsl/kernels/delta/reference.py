@@ -9,10 +9,12 @@ token for DeltaProduct (arXiv 2502.10297 eq. 5), and RWKV-7 (arXiv 2503.14456 eq
     S_t = D_t S_{t-1} + b_t (S_{t-1}^T a_t)^T + k_t v_t^T
 """
 
+from itertools import islice
+
 import torch
 from torch import Tensor
 
-from archdsl.kernels.common import decay_factors
+from archdsl.kernels.common import decay_factors, tokens
 
 
 def reference(
@@ -31,16 +33,15 @@ def reference(
     q [B, T, H, K]; k, erase [B, T n, H, K]; v [B, T n, H, V]; beta [B, T n, H]; log_decay None or
     [B, T, H] or [B, T, H, K].
     """
-    query, key, value, rate, erased = (x.to(state.dtype) for x in (q, k, v, beta, erase))
-    decay = decay_factors(log_decay, query)
     outputs = []
-    for token in range(q.shape[1]):
-        state = decay[:, token] * state
-        for micro in range(token * rank, (token + 1) * rank):
-            found = torch.einsum("bhk,bhkv->bhv", erased[:, micro], state)
-            error = rate[:, micro, :, None] * (value[:, micro] - found)
-            state = state + key[:, micro, :, :, None] * error[:, :, None, :]
-        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", query[:, token], state))
+    factors = decay_factors(log_decay, q, state.dtype)
+    steps = tokens(state.dtype, k, v, beta.unsqueeze(-1), erase)
+    for query, decay in tokens(state.dtype, q, factors):
+        state = decay * state
+        for key, value, rate, erased in islice(steps, rank):
+            error = rate * (value - torch.einsum("bhk,bhkv->bhv", erased, state))
+            state = state + key.unsqueeze(-1) * error.unsqueeze(-2)
+        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", query, state))
     return torch.stack(outputs, 1).to(v.dtype), state
 
 
@@ -55,12 +56,11 @@ def reference_general(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """RWKV-7's form; q, k, a, b [B, T, H, K], v [B, T, H, V], results as in `reference`."""
-    query, key, value, left, right = (x.to(state.dtype) for x in (q, k, v, a, b))
-    decay = decay_factors(log_decay, query)
     outputs = []
-    for token in range(q.shape[1]):
-        found = torch.einsum("bhk,bhkv->bhv", left[:, token], state)
-        state = decay[:, token] * state + right[:, token, :, :, None] * found[:, :, None, :]
-        state = state + key[:, token, :, :, None] * value[:, token, :, None, :]
-        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", query[:, token], state))
+    factors = decay_factors(log_decay, q, state.dtype)
+    for query, key, value, left, right, decay in tokens(state.dtype, q, k, v, a, b, factors):
+        found = torch.einsum("bhk,bhkv->bhv", left, state)
+        state = decay * state + right.unsqueeze(-1) * found.unsqueeze(-2)
+        state = state + key.unsqueeze(-1) * value.unsqueeze(-2)
+        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", query, state))
     return torch.stack(outputs, 1).to(v.dtype), state

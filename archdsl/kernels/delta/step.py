@@ -24,7 +24,7 @@ def step(
     query, key, value, erased = (x.transpose(1, 2).to(state.dtype) for x in (q, k, v, erase))
     rate = beta.transpose(1, 2).unsqueeze(-1).to(state.dtype)
     if log_decay is not None:
-        state = state * decay_factors(log_decay, q.to(state.dtype))[:, 0]
+        state = state * decay_factors(log_decay, q, state.dtype)[:, 0]
     for micro in range(rank):
         part = slice(micro, micro + 1)
         error = rate[:, :, part] * (value[:, :, part] - torch.matmul(erased[:, :, part], state))
@@ -47,7 +47,7 @@ def step_general(
     query, key, value, left, right = (x.transpose(1, 2).to(state.dtype) for x in (q, k, v, a, b))
     found = torch.matmul(left, state)
     if log_decay is not None:
-        state = state * decay_factors(log_decay, q.to(state.dtype))[:, 0]
+        state = state * decay_factors(log_decay, q, state.dtype)[:, 0]
     state = torch.addcmul(torch.addcmul(state, right.mT, found), key.mT, value)
     out = torch.matmul(query * scale, state)
     return out.transpose(1, 2).to(v.dtype), state

@@ -11,7 +11,7 @@ from torch import Tensor
 def reference(a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Return h [B, T, ...] and the last h [B, ...]; a, b [B, T, ...], `state` [B, ...] is the h before."""
     outputs = []
-    for token in range(b.shape[1]):
-        state = a[:, token] * state + b[:, token]
+    for factor, write in zip(a.unbind(1), b.unbind(1), strict=True):
+        state = factor * state + write
         outputs.append(state)
     return torch.stack(outputs, 1), state

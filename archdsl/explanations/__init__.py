@@ -1,0 +1,1 @@
+"""What each diagnostic means: one Markdown file an id, read by :mod:`archdsl.catalogue`."""
