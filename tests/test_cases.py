@@ -1,8 +1,8 @@
 """The language by example: every program in ``tests/cases`` with what the tools say of it.
 
-A case file is Markdown. A block ```` ```arch program ```` begins a case; what follows it says what is expected:
-```` ```diagnostics ```` the full form of its diagnostics, ```` ```formatted ```` its canonical layout. Blocks
-```` ```arch file NAME ```` before the program are files that stand beside it.
+A case file is Markdown. A block marked ``arch program`` begins a case; what follows it says what is
+expected: ``diagnostics`` the full form of its diagnostics, ``formatted`` its canonical layout. Blocks
+marked ``arch file NAME`` before the program are files that stand beside it.
 
 ``python tests/test_cases.py`` rewrites what is expected; read the difference before you keep it.
 """

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SkipValidation
 
-from archdsl.blocks.base import Builder, Children, Count, Invalid, Layer, Value, Word, divides, features
-from archdsl.blocks.equations import Apply, Assignment, Expression, Name, text
+from archdsl.blocks.base import (
+    Builder,
+    Children,
+    Count,
+    Invalid,
+    Layer,
+    Value,
+    Word,
+    divides,
+    features,
+)
+from archdsl.blocks.cell_analysis import Analysis, calls
+from archdsl.blocks.equations import DRAWS, Apply, Assignment, Expression, Name, text
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.cell import CellRecurrence
 
@@ -18,7 +30,8 @@ class Cell(Layer):
 
     ``x`` is the input, names in ``state`` are the previous step's values until they are assigned,
     ``output`` is what the layer gives. ``linear(a, b)`` owns its weights; ``width`` is the width of
-    everything it gives, by default the stream's; weights on states have a block a head.
+    everything it gives, by default the stream's; weights on states have a block a head. With ``copies``
+    every state has so many numbers a channel, and ``sum`` brings them together.
     """
 
     name: ClassVar[str] = "cell"
@@ -27,6 +40,7 @@ class Cell(Layer):
     output: Word
     width: Count | None = None
     heads: Count = 1
+    copies: Count = 1
     equations: Annotated[tuple[Assignment, ...], SkipValidation] = ()
 
     def infer(self, stream: Type) -> Type:
@@ -34,6 +48,8 @@ class Cell(Layer):
         width_in = features(stream, self.name)
         width = self.width or width_in
         divides(self.heads, width, "heads", "the cell's width")
+        self._check_functions()
+        self._check_axes()
         bare = next((e for e in self.equations if _bare_input(e.value)), None)
         if width != width_in and bare is not None:
             raise Invalid(
@@ -45,6 +61,55 @@ class Cell(Layer):
             )
         return replace(stream, width=width)
 
+    def _check_functions(self) -> None:
+        """Draws stand in the start of a parameter, and a start is made of numbers and draws."""
+        analysis = self.analysis
+        for call in (call for value in analysis.assignments.values() for call in outside(value)):
+            if call.function in DRAWS:
+                raise Invalid(
+                    "draw-outside-parameter",
+                    f"`{text(call)}` is drawn once, so it can only say where a `parameter` starts",
+                    argument="output",
+                    help=f"write `parameter({text(call)})`",
+                )
+        for learned in analysis.vectors:
+            if not analysis.timeless(learned.start):
+                raise Invalid(
+                    "start-from-input",
+                    f"`{text(learned.start)}` says where a parameter starts, and it depends on the input",
+                    argument="output",
+                    help="use numbers, draws such as `uniform(0, 1)`, and parameters",
+                )
+
+    def _check_axes(self) -> None:
+        """Numbers a copy are summed before a ``linear``, a ``norm`` or the output takes them."""
+        analysis = self.analysis
+        taken = [(Name(analysis.final[self.output]), f"the output `{self.output}`")]
+        for value in analysis.assignments.values():
+            for call in calls(value):
+                if call.function in ("linear", "norm") and not _diagonal(call):
+                    taken += [(argument, f"`{call.function}`") for argument in call.arguments]
+                if self.copies == 1 and (call.function == "sum" or _copied(call)):
+                    raise Invalid(
+                        "no-copies",
+                        f"`{text(call)}` is about copies of a channel, and this cell has none",
+                        argument="output",
+                        help="write `cell(copies = 16, …)`",
+                    )
+        wide = next((what for part, what in taken if "copy" in analysis.axes(part)), None)
+        if self.copies > 1 and wide is not None:
+            raise Invalid(
+                "copies-not-summed",
+                f"{wide} takes one number a channel, and here every channel has {self.copies}",
+                argument="copies",
+                help="write `sum(…)` around it",
+            )
+
+    @property
+    def analysis(self) -> Analysis:
+        """What the equations are."""
+        return Analysis(self.state, self.output, self.equations)
+
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """One operation."""
         op = CellRecurrence(
@@ -54,6 +119,7 @@ class Cell(Layer):
             output=self.output,
             equations=self.equations,
             heads=self.heads,
+            copies=self.copies,
         )
         return build.add(op, stream)
 
@@ -68,3 +134,18 @@ def _bare_input(expression: Expression) -> bool:
     return any(_bare_input(a) for a in expression.arguments if not (full and a == Name("x")))
 
 
+def outside(expression: Expression) -> Iterator[Apply]:
+    """The function applications of an expression, but for those in the start of a parameter."""
+    if isinstance(expression, Apply):
+        yield expression
+        if expression.function != "parameter":
+            for argument in expression.arguments:
+                yield from outside(argument)
+
+
+def _diagonal(call: Apply) -> bool:
+    return dict(call.options).get("diagonal") is True
+
+
+def _copied(call: Apply) -> bool:
+    return dict(call.options).get("copies") is True

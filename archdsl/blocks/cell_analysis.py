@@ -10,11 +10,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import count
+from itertools import count, permutations
 
-from archdsl.blocks.equations import MARK, Apply, Assignment, Constant, Expression, Name, text, walk
+from archdsl.blocks.equations import (
+    MARK,
+    OWNERS,
+    Apply,
+    Assignment,
+    Constant,
+    Expression,
+    Name,
+    Setting,
+    text,
+    walk,
+)
 
 ZERO, ONE = Constant(Fraction(0)), Constant(Fraction(1))
+
+CHANNEL, COPY = frozenset(("channel",)), frozenset(("copy",))
 
 
 @dataclass(frozen=True)
@@ -30,10 +43,14 @@ class Product:
         """What it multiplies."""
         return self.call.arguments[self.index]
 
+    def setting(self, name: str, default: Setting = False) -> Setting:
+        """A named setting of its ``linear``."""
+        return dict(self.call.options).get(name, default)
+
     @property
     def diagonal(self) -> bool:
         """Whether it is one weight a channel."""
-        return dict(self.call.options).get("diagonal", False) is True
+        return self.setting("diagonal") is True
 
 
 @dataclass(frozen=True)
@@ -46,11 +63,42 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """One ``parameter(…)`` of the equations: its name, and the equation of its initial values."""
+
+    call: Apply
+    name: str
+
+    @property
+    def start(self) -> Expression:
+        """Zero where nothing is written."""
+        return self.call.arguments[0] if self.call.arguments else ZERO
+
+    @property
+    def copies(self) -> bool:
+        """Whether it is a number a channel and copy."""
+        return dict(self.call.options).get("copies", False) is True
+
+
+@dataclass(frozen=True)
 class Affine:
     """``factor ⊙ h + rest`` of a state ``h``, with neither part depending on it."""
 
     factor: Expression
     rest: Expression
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One state that is a real scan, ``h = factor ⊙ h + rest``; or two that are a complex one.
+
+    ``(u, w)`` with ``u = a ⊙ u - b ⊙ w + p`` and ``w = b ⊙ u + a ⊙ w + q`` are the real and imaginary
+    parts of ``h = (a + ib) ⊙ h + p + iq``.
+    """
+
+    states: tuple[str, ...]
+    factor: tuple[Expression, ...]
+    rest: tuple[Expression, ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +117,7 @@ class Analysis:
 
     @cached_property
     def assignments(self) -> dict[str, Expression]:
-        """Value of each single-assignment name, in order; every ``linear`` is marked as its own."""
+        """Value of each single-assignment name, in order; what owns weights is marked as its own."""
         current = {name: name for name in ("x", *self.states)}
         found: dict[str, Expression] = {}
         marks = count()
@@ -91,27 +139,69 @@ class Analysis:
         return last
 
     @cached_property
-    def linears(self) -> tuple[Linear, ...]:
-        """Every ``linear(…)``, named after the equation it stands in."""
-        found: list[Linear] = []
+    def owners(self) -> tuple[Linear | Learned, ...]:
+        """Every function with weights of its own, named after the equation it stands in."""
+        found: list[Linear | Learned] = []
         taken: set[str] = set()
         for target, value in self.assignments.items():
             for call in calls(value):
                 if call.function == "linear":
                     found.append(_named(call, target.rstrip("'"), taken))
+                elif call.function == "parameter":
+                    found.append(_learned(call, target.rstrip("'"), taken))
         return tuple(found)
+
+    @cached_property
+    def linears(self) -> tuple[Linear, ...]:
+        """Every ``linear(…)``."""
+        return tuple(owner for owner in self.owners if isinstance(owner, Linear))
+
+    @cached_property
+    def vectors(self) -> tuple[Learned, ...]:
+        """Every ``parameter(…)``, each behind those its start reads."""
+        return tuple(owner for owner in self.owners if isinstance(owner, Learned))
+
+    @cached_property
+    def _sources(self) -> dict[str, frozenset[str]]:
+        """For each assigned name, what it depends on that is not assigned: ``x`` and states."""
+        found: dict[str, frozenset[str]] = {}
+        for name, value in self.assignments.items():
+            found[name] = _sources(value, found)
+        return found
 
     def depends(self, expression: Expression, on: Sequence[str] | None = None) -> bool:
         """Whether a value depends on previous states (or on those given), through assignments too."""
-        wanted = set(self.states if on is None else on)
-        return any(
-            isinstance(part, Name)
-            and (
-                part.name in wanted
-                or (part.name in self.assignments and self.depends(self.assignments[part.name], on))
-            )
-            for part in walk(expression)
-        )
+        wanted = self.states if on is None else on
+        return not _sources(expression, self._sources).isdisjoint(wanted)
+
+    def timeless(self, expression: Expression) -> bool:
+        """Whether a value is the same at every step: made of numbers and parameters."""
+        return not _sources(expression, self._sources)
+
+    def axes(self, expression: Expression) -> frozenset[str]:
+        """What a value has an element for, of ``channel`` and ``copy``, where channels have copies."""
+        match expression:
+            case Name(name) if name in self.assignments:
+                if name not in self._axes:
+                    self._axes[name] = self.axes(self.assignments[name])
+                return self._axes[name]
+            case Name(name):
+                return CHANNEL | COPY if name in self.states else CHANNEL
+            case Constant():
+                return frozenset()
+            case Apply("linear", _, options):
+                return COPY if dict(options).get("copies") is True else CHANNEL
+            case Apply("parameter", _, options):
+                return CHANNEL | COPY if dict(options).get("copies") is True else CHANNEL
+            case Apply("sum", (operand,)):
+                return self.axes(operand) - COPY
+            case Apply(_, arguments):
+                return frozenset().union(*map(self.axes, arguments))
+
+    @cached_property
+    def _axes(self) -> dict[str, frozenset[str]]:
+        """Axes of each assigned name; names behind the asked one are not there yet."""
+        return {}
 
     def affine(self, expression: Expression, state: str) -> Affine | None:
         """The value as ``factor ⊙ state + rest``, if it is elementwise linear in the state."""
@@ -146,21 +236,33 @@ class Analysis:
         return _scaled(found, other, sign)
 
     @cached_property
-    def scans(self) -> tuple[tuple[str, Affine], ...] | None:
+    def scans(self) -> tuple[Scan, ...] | None:
         """An order in which every state is a scan over those before it, or ``None``.
 
         A state is a scan when its new value is elementwise linear in itself, with factor and rest
-        made of the input and of states already found for all of time.
+        made of the input and of states already found for all of time; two states are one when
+        they turn into each other as the parts of a complex number do.
         """
-        found: list[tuple[str, Affine]] = []
+        found: list[Scan] = []
         left = list(self.states)
         while left:
-            ready = next(((s, a) for s in left if (a := self._scan(s, left)) is not None), None)
+            ready = next(self._ready(left), None)
             if ready is None:
                 return None
             found.append(ready)
-            left.remove(ready[0])
+            left = [state for state in left if state not in ready.states]
         return tuple(found)
+
+    def _ready(self, left: Sequence[str]) -> Iterator[Scan]:
+        """What of the states that are left is a scan: single states first."""
+        for state in left:
+            affine = self._scan(state, left)
+            if affine is not None:
+                yield Scan((state,), (affine.factor,), (affine.rest,))
+        for pair in permutations(left, 2):
+            turning = self._turning(*pair, left)
+            if turning is not None:
+                yield turning
 
     def _scan(self, state: str, unsolved: Sequence[str]) -> Affine | None:
         value = Name(self.final[state])
@@ -168,14 +270,38 @@ class Analysis:
             return None
         return self.affine(value, state)
 
+    def _turning(self, real: str, imaginary: str, unsolved: Sequence[str]) -> Scan | None:
+        """Two states as the parts of one complex scan, if their values have that form."""
+        others = [state for state in unsolved if state not in (real, imaginary)]
+        values = Name(self.final[real]), Name(self.final[imaginary])
+        if others and any(self.depends(value, others) for value in values):
+            return None
+        first, second = (self._affine_in(value, real, imaginary) for value in values)
+        if first is None or second is None:
+            return None
+        (a, minus_b, p), (b, also_a, q) = first, second
+        if a != also_a or ZERO in (b, minus_b) or minus_b != combined("sub", ZERO, b):
+            return None
+        return Scan((real, imaginary), (a, b), (p, q))
+
+    def _affine_in(
+        self, value: Expression, first: str, second: str
+    ) -> tuple[Expression, Expression, Expression] | None:
+        """Factors of two states and the rest, none of them depending on either."""
+        outer = self.affine(value, first)
+        inner = None if outer is None else self.affine(outer.rest, second)
+        if outer is None or inner is None:
+            return None
+        parts = outer.factor, inner.factor, inner.rest
+        return None if any(self.depends(part, (first, second)) for part in parts) else parts
+
     @property
     def elementwise(self) -> bool:
         """Whether states meet only channel by channel: the Jacobian is diagonal (a block a state)."""
-        return not any(
-            self.depends(product.argument) and not product.diagonal
-            for linear in self.linears
-            for product in linear.products
-        )
+        mixed = [p.argument for linear in self.linears for p in linear.products if not p.diagonal]
+        for value in self.assignments.values():
+            mixed += [call.arguments[0] for call in calls(value) if call.function in ("sum", "norm")]
+        return not any(map(self.depends, mixed))
 
     def obstacle(self) -> str:
         """The first equation that keeps the cell from being a scan, in the language's spelling."""
@@ -206,10 +332,10 @@ def renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
 
 
 def marked(expression: Expression, marks: Iterator[int]) -> Expression:
-    """The expression with a number on every ``linear``, so that equal ones keep their own weights."""
+    """The expression with a number on all that owns weights, so that equal ones keep their own."""
     if not isinstance(expression, Apply):
         return expression
-    mark = ((MARK, str(next(marks))),) if expression.function == "linear" else ()
+    mark = ((MARK, str(next(marks))),) if expression.function in OWNERS else ()
     arguments = tuple(marked(argument, marks) for argument in expression.arguments)
     return Apply(expression.function, arguments, expression.options + mark)
 
@@ -247,6 +373,18 @@ def _named(call: Apply, target: str, taken: set[str]) -> Linear:
     products = tuple(Product(call, i, name) for i, name in enumerate(unique))
     biased = dict(call.options).get("bias", True) is True
     return Linear(call, products, f"{stem}_bias" if biased else None)
+
+
+def _learned(call: Apply, target: str, taken: set[str]) -> Learned:
+    name = _free(target, taken)
+    taken.add(name)
+    return Learned(call, name)
+
+
+def _sources(expression: Expression, known: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The names an expression depends on that ``known`` does not explain."""
+    names = [part.name for part in walk(expression) if isinstance(part, Name)]
+    return frozenset().union(*(known.get(name, frozenset((name,))) for name in names))
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -1,7 +1,8 @@
 """The closed equations of a ``cell``: what is left of its body when every choice is made.
 
 Arithmetic and named functions over names. ``x`` is the input; a state's name means its value at the
-previous step until it is assigned; ``linear(a, b, …)`` is ``W_a a + W_b b + …`` with weights of its own.
+previous step until it is assigned; ``linear(a, b, …)`` is ``W_a a + W_b b + …`` with weights of its own;
+``parameter(start)`` is one learned number a channel, whose initial values are themselves an equation.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ ELEMENTWISE: dict[str, int] = {
     "gelu": 1,
     "softplus": 1,
     "exp": 1,
+    "expm1": 1,
     "log": 1,
+    "cos": 1,
+    "sin": 1,
     "sqrt": 1,
     "abs": 1,
     "leaky_relu": 1,
@@ -30,14 +34,45 @@ ELEMENTWISE: dict[str, int] = {
 }
 """Elementwise functions of the language's cells and how many arguments each takes."""
 
-LINEAR_OPTIONS = ("bias", "diagonal", "init")
-"""``linear(…, bias = false)``; ``diagonal = true`` is one weight a channel (``a ⊙ h``)."""
+DRAWS: dict[str, int] = {"uniform": 2, "normal": 0, "linspace": 2, "index": 0, "hippo": 0}
+"""What only the start of a ``parameter`` may call, and how many arguments each takes.
+
+Uniform between two numbers, normal, evenly spaced from one number to another, ``0, 1, …``, and the
+positive frequencies of HiPPO-LegS's normal part (arXiv 2208.04933 §3.2) in rising order.
+"""
+
+LINEAR_OPTIONS = ("bias", "diagonal", "blocks", "copies", "rank", "init", "gain")
+"""``linear(…, bias = false)``; ``diagonal`` is one weight a channel (``a ⊙ h``), ``blocks`` a block a
+head, ``rank`` a product of two thin matrices, ``copies`` gives one number a copy in place of a channel.
+``init`` is normal or uniform with the variance (or bound) of one over the inputs, or zeros; ``gain``
+multiplies it."""
+
+PARAMETER_OPTIONS = ("copies",)
+"""``copies = true`` is one number a channel and copy."""
+
+INITIALISATIONS = ("normal", "uniform", "zeros")
+"""Of the weights of a ``linear``."""
 
 MARK = "mark"
-"""An option the compiler puts on a ``linear`` to tell it from an equal one; never printed."""
+"""An option the compiler puts on what owns weights, to tell it from an equal one; never printed."""
 
-FUNCTIONS = (*ELEMENTWISE, "linear", "norm")
-"""Every function an equation may call."""
+OWNERS = ("linear", "parameter")
+"""Functions with weights of their own."""
+
+FUNCTIONS = (*ELEMENTWISE, "linear", "parameter", "sum", "norm", *DRAWS)
+"""Every function an equation may call; ``sum`` is over a channel's copies."""
+
+ARGUMENTS: dict[str, tuple[int, int | None]] = {
+    **{name: (count, count) for name, count in (ELEMENTWISE | DRAWS).items()},
+    "linear": (1, None),
+    "parameter": (0, 1),
+    "sum": (1, 1),
+    "norm": (1, 1),
+}
+"""How many arguments each function takes, at least and at most."""
+
+Setting = bool | int | str | Fraction
+"""A named setting of a function."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +95,7 @@ class Apply:
 
     function: str
     arguments: tuple[Expression, ...]
-    options: tuple[tuple[str, bool | str], ...] = ()
+    options: tuple[tuple[str, Setting], ...] = ()
 
 
 Expression = Constant | Name | Apply
@@ -99,8 +134,12 @@ def text(expression: Expression, binding: int = 0) -> str:
             body = f"{text(left, level)} {_SIGN[function]} {text(right, level + 1)}"
             return _bracket(body, binding > level)
         case Apply(function, arguments, options):
-            named = [f"{k} = {str(value).lower()}" for k, value in options if k != MARK]
+            named = [f"{k} = {_setting_text(value)}" for k, value in options if k != MARK]
             return f"{function}({', '.join([*map(text, arguments), *named])})"
+
+
+def _setting_text(value: Setting) -> str:
+    return number_text(value) if isinstance(value, Fraction) else str(value).lower()
 
 
 def _bracket(body: str, needed: bool) -> str:

@@ -43,7 +43,13 @@ def lower_layers(build: Builder, stream: Value, children: Children) -> Value:
         known = next((i for i, other in enumerate(distinct) if other is region), None)
         copies.append(len(distinct) if known is None else known)
         distinct += [region] if known is None else []
-    layers = Layers(copies=tuple(copies), order=tuple(range(visits)), labels=children.labels)
+    width = lowered[-1].output.type.width
+    layers = Layers(
+        copies=tuple(copies),
+        order=tuple(range(visits)),
+        labels=children.labels,
+        width=None if width == stream.type.width else width,
+    )
     return build.add(layers, stream, regions=distinct)
 
 

@@ -47,23 +47,33 @@ def built(arch: Arch, device: str, dtype: str, seed: int) -> Model:
     Raises:
         Failure: there is no such device, or not enough memory.
     """
+    require_device(device)
     try:
         return arch.compile(device=device, dtype=dtype, seed=seed)
-    except (MemoryError, RuntimeError, AssertionError) as error:
-        reason = machine(error, device)
-        if reason is None:
+    except (MemoryError, RuntimeError) as error:
+        if (
+            not isinstance(error, MemoryError)
+            and "alloc" not in str(error)
+            and "memory" not in str(error)
+        ):
             raise
-        raise Failure(reason.format(count=plural(arch.cost.params, "parameter"))) from None
+        size = plural(arch.cost.params, "parameter")
+        raise Failure(f"there is not enough memory on `{device}` for {size}") from None
 
 
-def machine(error: Exception, device: str) -> str | None:
-    """What is wrong with the machine or the device; ``None`` where something else is."""
-    said = str(error).split("\n")[0]
-    if isinstance(error, MemoryError) or "alloc" in said or "out of memory" in said:
-        return f"there is not enough memory on `{device}` for {{count}}"
-    if "device" in said or "CUDA" in said:
-        return f"`{device}` cannot be used on this machine"
-    return None
+def require_device(device: str) -> None:
+    """Complain about a device that PyTorch cannot use here.
+
+    Raises:
+        Failure: it cannot.
+    """
+    # torch takes a second to import: only who needs a model pays for it
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise Failure(f"`{device}` cannot be used on this machine") from None
 
 
 @click.command(short_help="Let a byte-level model write.")
@@ -80,7 +90,6 @@ def generate(
     checkpoint: Path, prompt: str, count: int, temperature: float, top: int | None, seed: int
 ) -> None:
     """Let the byte-level model in CHECKPOINT write on from a prompt."""
-    # torch takes a second to import: only who needs a model pays for it
     import torch
 
     from archdsl.compiler.checkpoint import load

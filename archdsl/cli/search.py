@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+import archdsl.search
 from archdsl.cli.output import MAPPING
 
 
@@ -34,16 +35,11 @@ def search(
 
     The same command continues a study that was ended in any way. Ctrl-C ends it tidily.
     """
-    # Optuna takes half a second to import: only a search pays for it
-    import archdsl.search
-    from archdsl.cli import INTERRUPTED
-
     result = archdsl.search.run(
         spec, out=out, data=data, trials=trials, storage=storage, seed=seed, study=study,
         quiet=quiet, device=device,
     )  # fmt: skip
-    if result.status == "interrupted":
-        ctx.exit(INTERRUPTED)
+    ctx.exit(result.exit_status)
 
 
 COMMANDS: MAPPING = {"search": search}

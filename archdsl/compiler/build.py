@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from archdsl.blocks.nn.base import Site
+from archdsl.blocks.nn.base import Place, Site
+from archdsl.blocks.op import Op
 from archdsl.compiler.model import Model
 from archdsl.compiler.passes import run
 
@@ -50,12 +51,25 @@ def compile_arch(
 def draw_weights(model: nn.Module, seed: int) -> None:
     """Draw every parameter from a generator of its own, seeded by the name it is saved under.
 
-    So a parameter starts the same whatever stands around it, fused or not, on any device.
+    So a parameter starts the same whatever stands around it, fused or not, on any device; but for
+    those whose start depends on the depth they stand at.
     """
+    give_places(model)
     for path, module in model.named_modules():
         if isinstance(module, Site):
             prefix = path.rpartition(".")[0] if module.op.transparent else path
             module.draw(partial(_generator, seed, prefix))
+
+
+def give_places(model: nn.Module) -> None:
+    """Tell every module how deep it stands among those of the same operation."""
+    same: dict[Op, list[Site]] = {}
+    for module in model.modules():
+        if isinstance(module, Site):
+            same.setdefault(module.op, []).append(module)
+    for sites in same.values():
+        for index, site in enumerate(sites):
+            site.place = Place(index, len(sites))
 
 
 def _generator(seed: int, prefix: str, name: str) -> torch.Generator:

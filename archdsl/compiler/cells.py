@@ -7,9 +7,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from archdsl.blocks import equations
+from archdsl.blocks.base import LARGEST
 from archdsl.compiler.context import At, Call
-from archdsl.compiler.expect import EQUATION, Expect
-from archdsl.compiler.terms import Applied, Assigned, Broken, Choice, Constant, Listing, Make, Term, Wrapped
+from archdsl.compiler.expect import EQUATION, Expect, Interval
+from archdsl.compiler.numeric import calculation
+from archdsl.compiler.terms import (
+    Applied,
+    Assigned,
+    Broken,
+    Choice,
+    Constant,
+    Listing,
+    Make,
+    Term,
+    Wrapped,
+)
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
 from archdsl.grammar import ast
 
@@ -19,13 +31,21 @@ if TYPE_CHECKING:
 OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
 
 OPTIONS = {
-    "bias": Expect(boolean=True),
-    "diagonal": Expect(boolean=True),
-    "init": Expect(word=True),
+    "linear": {
+        "bias": Expect(boolean=True),
+        "diagonal": Expect(boolean=True),
+        "blocks": Expect(boolean=True),
+        "copies": Expect(boolean=True),
+        "rank": Expect(integer=Interval(ge=1, le=LARGEST)),
+        "init": Expect(symbols=equations.INITIALISATIONS),
+        "gain": Expect(real=Interval(gt=0, le=10**6)),
+    },
+    "parameter": {"copies": Expect(boolean=True)},
 }
-"""What the named settings of ``linear`` take in an equation."""
+"""What the named settings of functions take in an equation."""
 
-assert set(OPTIONS) == set(equations.LINEAR_OPTIONS)
+assert tuple(OPTIONS["linear"]) == equations.LINEAR_OPTIONS
+assert tuple(OPTIONS["parameter"]) == equations.PARAMETER_OPTIONS
 
 
 def number(value: Term) -> Term:
@@ -46,17 +66,15 @@ def arithmetic(elaborator: Elaborator, expression: ast.Binary | ast.Unary, at: A
         operand = elaborator.term(expression.operand, inner)
         if isinstance(operand, Wrapped):
             zero = Constant(span, 0)
-            return Wrapped(span, elaborator.calculation(expression.operator, zero, operand.number, span))
+            return Wrapped(span, calculation(expression.operator, zero, operand.number, span))
         return operand if expression.operator == "+" else Applied(span, "neg", (operand,))
     left = elaborator.term(expression.left, inner)
     right = elaborator.term(expression.right, inner)
     if isinstance(left, Wrapped) and isinstance(right, Wrapped):
-        return Wrapped(
-            span, elaborator.calculation(expression.operator, left.number, right.number, span)
-        )
+        return Wrapped(span, calculation(expression.operator, left.number, right.number, span))
     if expression.operator == "/" and isinstance(right, Wrapped):
         one = Constant(span, 1)
-        elaborator.calculation("/", one, right.number, span)
+        calculation("/", one, right.number, span)
     return Applied(span, OPERATORS[expression.operator], (left, right))
 
 
@@ -91,7 +109,7 @@ def _option(
     elaborator: Elaborator, word: str, argument: ast.Argument, call: Call
 ) -> Iterator[tuple[str, Term]]:
     assert argument.name is not None
-    known = OPTIONS if word == "linear" else {}
+    known = OPTIONS.get(word, {})
     if argument.name in known:
         at = _inside(call, known[argument.name], f"`{argument.name}` of `{word}`")
         at = replace(at, path=(*call.path, argument.name))
@@ -108,18 +126,18 @@ def _option(
 
 
 def _check_count(elaborator: Elaborator, word: str, count: int, call: Call, at: At) -> None:
-    wanted = equations.ELEMENTWISE.get(word, 1)
+    least, most = equations.ARGUMENTS[word]
     span = call.frame.spot(call.span)
-    if count < wanted:
-        message = f"`{word}` takes {_things(wanted)}, and here {'are' if count else 'is'} {count or 'none'}"
+    if count < least:
+        message = f"`{word}` takes {_things(least)}, and here {'are' if count else 'is'} {count or 'none'}"
         elaborator.report.add(Diagnostic("missing-argument", message, span))
-    elif count > wanted and word != "linear":
-        message = f"`{word}` takes {_things(wanted)}, and here are {count}"
+    elif most is not None and count > most:
+        message = f"`{word}` takes {_things(most)}, and here {'are' if count > 1 else 'is'} {count}"
         elaborator.report.add(Diagnostic("too-many-arguments", message, span))
 
 
 def _things(count: int) -> str:
-    return f"{count} argument{'s' if count > 1 else ''}"
+    return f"{count or 'no'} argument{'' if count == 1 else 's'}"
 
 
 def _unknown(word: str, expression: ast.Component, at: At, *, called: bool) -> Diagnostic:
@@ -145,7 +163,7 @@ def _unknown(word: str, expression: ast.Component, at: At, *, called: bool) -> D
 # --- the body -------------------------------------------------------------------------------------
 
 
-def body(elaborator: Elaborator, made: Make, call: Call, at: At) -> bool:
+def body(elaborator: Elaborator, made: Make, call: Call) -> bool:
     """Give a cell its equations; false where something in them is wrong."""
     assert call.body is not None
     states = _names(made.arguments.get("state"))
@@ -178,7 +196,9 @@ def _assignment(
         return Broken(span)
     if item.target == "x":
         message = "`x` is the input of the cell and cannot be assigned"
-        elaborator.report.add(Diagnostic("input-assigned", message, call.frame.spot(item.target_span)))
+        elaborator.report.add(
+            Diagnostic("input-assigned", message, call.frame.spot(item.target_span))
+        )
         return Broken(span)
     frame = replace(call.frame, locals=known)
     at = At(frame, (*call.path, item.target), EQUATION, f"`{item.target}`")
@@ -217,5 +237,3 @@ def _check_assigned(
                     "output-not-assigned", message, term.span, label=did_you_mean(output, targets)
                 )
             )
-
-

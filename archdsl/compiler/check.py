@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archdsl.blocks.base import Layer
 from archdsl.compiler.conditions import Findings
@@ -17,14 +16,14 @@ from archdsl.compiler.sharing import Sharing
 from archdsl.compiler.terms import Arithmetic, Built, LayerTerm, Make, Run, Term, Typed, located
 from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity, Span
 
+if TYPE_CHECKING:
+    from archdsl.compiler.space import Space
+
 MOST_LAYERS = 100_000
 """How many layers an architecture may have."""
 
 STEPS, SECONDS = 200_000, 1.0
 """How much checking may ask, and for how long."""
-
-FIRST_DRAWS = 8
-"""How many random architectures it looks at before it goes through all of them."""
 
 FEASIBILITY_SECONDS = 0.15
 """How long it looks for an architecture that keeps the requirements."""
@@ -50,9 +49,10 @@ def check_text(text: str, name: str = "<text>") -> list[Diagnostic]:
     return _checked(*reading(Source(name, text), Path(name).parent))
 
 
-def _checked(space: Any, report: Report) -> list[Diagnostic]:
-    if space is not None and not report.errors and space.plan.model is not None:
-        for diagnostic in infeasibility(space):
+def _checked(space: Space | None, report: Report) -> list[Diagnostic]:
+    if space is not None and space.plan.model is not None and space.plan.requirements:
+        diagnostic = space.infeasibility(FEASIBILITY_SECONDS)
+        if diagnostic is not None:
             report.add(diagnostic)
     return sorted(report.diagnostics, key=_place)
 
@@ -60,23 +60,6 @@ def _checked(space: Any, report: Report) -> list[Diagnostic]:
 def _place(diagnostic: Diagnostic) -> tuple[int, int]:
     span = diagnostic.span
     return (0, 0) if span is None else (span.line, span.column)
-
-
-def infeasibility(space: Any) -> Iterator[Diagnostic]:
-    """That nothing keeps the requirements, where a short look is enough to know."""
-    if not space.plan.requirements:
-        return
-    end = monotonic() + FEASIBILITY_SECONDS
-    count = space.count()
-    for seed in range(FIRST_DRAWS if count > FIRST_DRAWS else 0):
-        if space.draw(seed).feasible or monotonic() > end:
-            return
-    for arch in space.enumerate():
-        if arch.feasible or monotonic() > end:
-            return
-    from archdsl.compiler.infeasible import nothing_feasible
-
-    yield nothing_feasible(space, count)
 
 
 # --- terms ----------------------------------------------------------------------------------------
@@ -101,19 +84,21 @@ class Checker:
     def check(self) -> None:
         """Report everything that is wrong, and say so where there is too much to look at."""
         try:
-            for term in self.terms:
-                self._term(term)
-            if self.report.errors:
-                return
-            self._sizes()
-            if not self.report.errors and self.plan.model is not None:
-                sharing = Sharing(self.plan.terms(), self.layouts)
-                Flow(self.plan, sharing, self.layouts, self.budget, self.findings).check()
-            if not self.report.errors:
-                self._warnings()
+            self._check()
         except Exhausted:
             self.complete = False
             self.report.add(self._too_much())
+
+    def _check(self) -> None:
+        for term in self.terms:
+            self._term(term)
+        if not self.report.errors:
+            self._sizes()
+        if not self.report.errors and self.plan.model is not None:
+            sharing = Sharing(self.plan.terms())
+            Flow(self.plan, sharing, self.layouts, self.budget, self.findings).check()
+        if not self.report.errors:
+            self._warnings()
 
     def _term(self, term: Term) -> None:
         """What is wrong with one term, whatever stands around it."""
@@ -124,16 +109,11 @@ class Checker:
             for verified in explore(lambda run: ask(term, _verify, run), self.budget):
                 self.findings.outcome(verified)
         elif isinstance(term, LayerTerm) and term.body:
-            self._visits(term)
+            for refused in self.layouts(term).refused:
+                self.findings.outcome(refused)
         elif isinstance(term, Built):
             for built in explore(lambda run: run.value(term), self.budget):
                 self.findings.outcome(built)
-
-    def _visits(self, term: LayerTerm) -> None:
-        labels = term.labels
-        question = lambda run: ask(term.make, lambda layer: layer.visits(labels), run)  # noqa: E731
-        for outcome in explore(question, self.budget):
-            self.findings.outcome(outcome)
 
     def _warnings(self) -> None:
         for term in self.terms:
@@ -158,7 +138,9 @@ class Checker:
         for term in reversed(self.terms):
             known[term] = self._size(term, known)
             if known[term] > MOST_LAYERS:
-                message = f"this is {known[term]:,} layers, and at most {MOST_LAYERS:,} are possible"
+                message = (
+                    f"this is {known[term]:,} layers, and at most {MOST_LAYERS:,} are possible"
+                )
                 self.report.add(Diagnostic("too-many-layers", message, term.span))
                 return
 
@@ -220,6 +202,3 @@ def _all_terms(plan: Plan) -> Iterator[Term]:
             stack.append((term, True))
             stack += [(child, False) for child in term.children() if child not in done]
     return reversed(list(done))
-
-
-__all__ = ["Checker", "Run", "check", "check_text", "infeasibility", "warning"]

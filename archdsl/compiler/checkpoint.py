@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from archdsl.diagnostics import ArchError, Diagnostic
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from archdsl.compiler.model import Model
 
 FORMAT = "archdsl-1"
@@ -22,8 +24,11 @@ def save(model: Model, path: str | Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"format": FORMAT, "arch": model.arch.text, "hash": model.arch.hash}
     partial = target.with_name(f".{target.name}.partial")
-    save_file(tensors, str(partial), metadata)
-    partial.replace(target)
+    try:
+        save_file(tensors, str(partial), metadata)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: str | Path, device: str = "cpu") -> Model:
@@ -48,11 +53,20 @@ def load(path: str | Path, device: str = "cpu") -> Model:
     arch = archdsl.loads(metadata["arch"], name).sample(0)
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     model = arch.compile(device=device, dtype=str(dtypes.pop()).removeprefix("torch."))
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    if missing or unexpected:
-        odd = (missing or unexpected)[0]
-        raise _error("not-a-checkpoint", f"the weights in `{name}` do not fit its model: `{odd}`")
+    odd = _misfit(model, tensors)
+    if odd:
+        raise _error("not-a-checkpoint", f"the weights in `{name}` do not fit its model: {odd}")
     return model
+
+
+def _misfit(model: Model, tensors: dict[str, Tensor]) -> str:
+    """Load the weights; what is wrong with them, if anything is."""
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:  # shapes
+        return str(error).splitlines()[-1].strip()
+    odd = missing or unexpected
+    return f"`{odd[0]}` is {'missing' if missing else 'not one of them'}" if odd else ""
 
 
 def _error(id: str, message: str) -> ArchError:

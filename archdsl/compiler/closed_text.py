@@ -103,7 +103,8 @@ class _Writer:
         if component.body == "equations":
             written = getattr(component, "equations", ())
             return braces(
-                component_text(component), [f"{e.target} = {equation_text(e.value)}" for e in written]
+                component_text(component),
+                [f"{e.target} = {equation_text(e.value)}" for e in written],
             )
         return self.container(term, component, copies)
 
@@ -147,9 +148,7 @@ class _Writer:
 
     # --- copies that differ -----------------------------------------------------------------------
 
-    def differ(
-        self, term: LayerTerm, visits: Sequence[tuple[int, ...]], copies: Copies
-    ) -> bool:
+    def differ(self, term: LayerTerm, visits: Sequence[tuple[int, ...]], copies: Copies) -> bool:
         """Whether visits of the same children hold different layers."""
         found: dict[tuple[int, ...], Lines] = {}
         return any(

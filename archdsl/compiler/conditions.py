@@ -57,7 +57,10 @@ def conditional(diagnostic: Diagnostic, decided: Decided, sites: Mapping[str, Si
     found = list(_conditions(diagnostic, decided, sites))
     if not found:
         return diagnostic
-    texts = [f"`{name(site)} = {site.text(decided[path])}` (line {site.span.line})" for path, site in found]
+    texts = [
+        f"`{site.name} = {site.text(decided[path])}` (line {site.span.line})"
+        for path, site in found
+    ]
     return replace(
         diagnostic,
         message=f"{diagnostic.message} when {' and '.join(texts)}",
@@ -81,8 +84,3 @@ def covers(outer: Span, inner: Span) -> bool:
         and outer.start <= inner.start
         and inner.end <= outer.end
     )
-
-
-def name(site: Site) -> str:
-    """What a choice is called in a message: the end of its path."""
-    return site.path.rsplit(".", 1)[-1].partition("#")[0]

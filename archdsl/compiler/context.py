@@ -47,10 +47,11 @@ class Closure:
 
     It is elaborated where it ends up, against what is expected there, and is one term for every
     place that expects the same. It is ``opaque`` where it is called: no value of its own to show.
+    Without an expression it is anything: a parameter of a definition that nothing uses.
     """
 
     name: str
-    expression: ast.Expression
+    expression: ast.Expression | None
     frame: Frame
     path: Path
     what: str = ""
@@ -83,6 +84,7 @@ class At:
         calls: arguments waiting for the component that is found, innermost call first.
         each: the key of the ``each`` at whose head this stands: names here are drawn anew.
         fixed: whether choices are out of place.
+        inside: whether it is a part of a calculation or a list, and so not all of what is named.
         via: the name by which a ``let`` or argument came here, to point at as well.
     """
 
@@ -93,6 +95,7 @@ class At:
     calls: tuple[Call, ...] = ()
     each: int | None = None
     fixed: bool = False
+    inside: bool = False
     via: Span | None = None
 
     def plain(self, expect: Expect, what: str | None = None) -> At:

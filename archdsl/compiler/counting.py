@@ -26,6 +26,9 @@ ALL = -1
 MOST_MONOMIALS = 200_000
 """How large a polynomial may become."""
 
+MOST_PAIRS = 400_000
+"""How many pairs of monomials one product may have."""
+
 Variable = Site | Term
 Monomial = frozenset[tuple[int, int]]
 """Decisions: the number of a variable, and the alternative."""
@@ -120,7 +123,7 @@ class Product(Factor):
         """Every pair that does not contradict itself."""
         total: Polynomial = {}
         left, right = self.left.polynomial, self.right.polynomial
-        if len(left) * len(right) > 10 * MOST_MONOMIALS:
+        if len(left) * len(right) > MOST_PAIRS:
             raise TooEntangled
         for a, p in left.items():
             for b, w in right.items():

@@ -231,9 +231,7 @@ class _Strong:
                     stack += [(target, False) for target in graph[node]]
         return done
 
-    def _reached(
-        self, root: int, graph: Mapping[int, Iterable[int]], seen: set[int]
-    ) -> list[int]:
+    def _reached(self, root: int, graph: Mapping[int, Iterable[int]], seen: set[int]) -> list[int]:
         group, stack = [], [root]
         while stack:
             node = stack.pop()
@@ -253,7 +251,9 @@ def _circle(circle: Sequence[int], graph: Mapping[int, Sequence[Edge]]) -> Diagn
     if len(names) == 1:
         message = f"`{name}` is defined by itself"
     else:
-        message = f"{', '.join(f'`{n}`' for n in names[:-1])} and `{names[-1]}` are defined by each other"
+        message = (
+            f"{', '.join(f'`{n}`' for n in names[:-1])} and `{names[-1]}` are defined by each other"
+        )
     return Diagnostic(
         "recursion",
         message,

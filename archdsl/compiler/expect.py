@@ -49,10 +49,14 @@ class Interval:
             yield f"from {spelt(self.ge)} to {spelt(self.le)}"
         elif self.ge is not None:
             yield f"of at least {spelt(self.ge)}"
-        elif self.le is not None:
-            yield f"of at most {spelt(self.le)}"
         if self.gt is not None:
             yield f"above {spelt(self.gt)}"
+        if self.le is not None and self.ge is None:
+            yield (
+                f"at most {spelt(self.le)}"
+                if self.gt is not None
+                else f"of at most {spelt(self.le)}"
+            )
         if self.lt is not None:
             yield f"below {spelt(self.lt)}"
 
@@ -153,9 +157,7 @@ def readable(interval: Interval) -> Interval:
     """The interval without bounds that only keep numbers representable."""
     huge = interval.le is not None and interval.le >= 10**9
     tiny = interval.ge is not None and interval.ge <= -(10**9)
-    return replace(
-        interval, le=None if huge else interval.le, ge=None if tiny else interval.ge
-    )
+    return replace(interval, le=None if huge else interval.le, ge=None if tiny else interval.ge)
 
 
 LAYERS = Expect(layers=True, components=(Layer,))
@@ -229,7 +231,8 @@ def _plain(annotation: Any, metadata: Iterable[Any]) -> Expect:
         return Expect(word=True) if _is_word(metadata) else Expect(string=True)
     if annotation is Ratio:
         return Expect(ratio=True)
-    assert isinstance(annotation, type) and issubclass(annotation, Component), annotation
+    assert isinstance(annotation, type), annotation
+    assert issubclass(annotation, Component), annotation
     return Expect(components=(annotation,))
 
 
@@ -262,6 +265,6 @@ def _items(arguments: tuple[Any, ...], metadata: Iterable[Any]) -> Items:
     constraints = list(_constraints(metadata))
     least = next((c.min_length for c in constraints if hasattr(c, "min_length")), 0)
     most = next((c.max_length for c in constraints if hasattr(c, "max_length")), None)
-    if len(arguments) == 2 and arguments[1] is Ellipsis or len(arguments) == 1:
+    if len(arguments) == 1 or arguments[1] is Ellipsis:
         return Items(of(arguments[0]), least, most)
     return Items(_union(map(of, arguments)), len(arguments), len(arguments))

@@ -13,15 +13,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
-from archdsl.blocks.base import Component, Invalid, Layer
+from archdsl.blocks.base import Invalid, Layer
 from archdsl.compiler.terms import LayerTerm, Make, Run, Site, located, repeats
-from archdsl.diagnostics import ArchError
+from archdsl.diagnostics import ArchError, Diagnostic
 
 T = TypeVar("T")
+
+STEPS, SECONDS = 20_000, 1.0
+"""In how many ways the arguments of one container may be combined, and how long that may take."""
+
+VISITS_A_STEP = 50
+"""How many visits of a container are as much work as one way to combine its arguments."""
 
 
 class Exhausted(Exception):
@@ -193,27 +199,60 @@ class Layout:
         return sorted({child for visit in self.groups for child in visit})
 
 
-def layouts(term: LayerTerm, budget: Budget) -> list[Layout]:
-    """Everything a container may run; combinations its arguments do not allow are left out.
+@dataclass(frozen=True)
+class Layouts(Sequence[Layout]):
+    """Everything one container may run.
+
+    Args:
+        found: for each combination of the arguments that decide it.
+        refused: the combinations that do not fit the container's children.
+    """
+
+    found: tuple[Layout, ...] = ()
+    refused: tuple[Outcome[Any], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @overload
+    def __getitem__(self, index: int) -> Layout: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Layout]: ...
+
+    def __getitem__(self, index: int | slice) -> Layout | Sequence[Layout]:
+        return self.found[index]
+
+
+def layouts(term: LayerTerm) -> Layouts:
+    """Everything a container may run.
 
     Raises:
-        Exhausted: the budget is spent.
+        ArchError: its arguments can be combined in too many ways.
     """
     if not term.body:
-        return []
+        return Layouts()
+    budget = Budget(STEPS, SECONDS)
 
     def question(component: Layer) -> tuple[Sequence[tuple[int, ...]], bool]:
         visits = component.visits(term.labels)
-        budget.spend(len(visits) // 50)
+        budget.spend(len(visits) // VISITS_A_STEP)
         return visits, repeats(component, visits)
 
-    found = []
-    for outcome in explore(lambda run: ask(term.make, question, run), budget):
-        if outcome.result is not None:
-            when = tuple((outcome.sites[path], index) for path, index in outcome.decided.items())
-            visits, copying = outcome.result
-            found.append(Layout(when, _grouped(visits), copying))
-    return found
+    try:
+        outcomes = list(explore(lambda run: ask(term.make, question, run), budget))
+    except Exhausted:
+        message = f"the arguments of `{term.make.name}` can be combined in too many ways"
+        raise ArchError(Diagnostic("too-many-orders", message, term.span)) from None
+    found = [_layout(outcome) for outcome in outcomes if outcome.result is not None]
+    return Layouts(tuple(found), tuple(outcome for outcome in outcomes if outcome.error))
+
+
+def _layout(outcome: Outcome[tuple[Sequence[tuple[int, ...]], bool]]) -> Layout:
+    assert outcome.result is not None
+    visits, copying = outcome.result
+    when = tuple((outcome.sites[path], index) for path, index in outcome.decided.items())
+    return Layout(when, _grouped(visits), copying)
 
 
 def _grouped(visits: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[int]]:
@@ -221,6 +260,3 @@ def _grouped(visits: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[in
     for number, visit in enumerate(visits):
         groups.setdefault(tuple(visit), []).append(number)
     return groups
-
-
-__all__ = ["Budget", "Component", "Exhausted", "Layout", "Outcome", "ask", "explore", "layouts", "lazy"]

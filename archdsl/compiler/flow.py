@@ -8,7 +8,7 @@ choices do not multiply, and choices that are shared stay together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archdsl.blocks.base import Invalid, Layer
@@ -116,7 +116,9 @@ class Flow:
         when = {path: index for path, index in start.when.items() if path in relevant}
         key = (term, start.type, frozenset(when.items()))
         if key not in self.known:
-            self.known[key] = distinct(self._through(term, State(start.type, when, start.sites, start.witness)))
+            self.known[key] = distinct(
+                self._through(term, State(start.type, when, start.sites, start.witness))
+            )
         return self.known[key]
 
     def _through(self, term: Term, start: State) -> list[State]:
@@ -156,9 +158,7 @@ class Flow:
         )
         return self._states(outcomes, start)
 
-    def _states(
-        self, outcomes: Iterable[Outcome[Type]], start: State | None = None
-    ) -> list[State]:
+    def _states(self, outcomes: Iterable[Outcome[Type]], start: State | None = None) -> list[State]:
         """The states of a rule's answers; its complaints are reported."""
         found = []
         asked: set[str] = set()
@@ -189,35 +189,43 @@ class Flow:
             self.budget,
             start.when,
         )
-        fits = self._states(checked, start)
+        entrances = self._states(checked, start)
+        differ = len({entrance.type for entrance in entrances}) > 1
         found = []
-        for layout in self.layouts(term) if fits else ():
-            when = {site.path: index for site, index in layout.when}
-            if agrees(when, start.when):
-                sites = {site.path: site for site, _ in layout.when}
-                here = State(start.type, self.sharing.kept(when), sites, when)
-                found += [here.then(s) for s in self._layout(term, layout, start.then(here), when)]
+        for entrance in entrances:
+            decided = entrance.witness if differ else {}
+            for layout in self.layouts(term):
+                when = {**decided, **{site.path: index for site, index in layout.when}}
+                if agrees(when, start.when) and agrees(when, decided):
+                    sites = {site.path: site for site, _ in layout.when}
+                    chosen = State(entrance.type, self.sharing.kept(when), sites, when)
+                    here = entrance.then(chosen)
+                    found += [here.then(s) for s in self._layout(term, layout, start, here, when)]
         asked = {site.path for layout in self.layouts(term) for site, _ in layout.when}
         return self._merged(found, asked)
 
     def _layout(
-        self, term: LayerTerm, layout: Layout, start: State, when: Decided
+        self, term: LayerTerm, layout: Layout, start: State, entrance: State, when: Decided
     ) -> list[State]:
-        """The visits of one layout, and what the container makes of what they give."""
-        partial: list[tuple[State, dict[tuple[int, ...], Type]]] = [(State(start.type), {})]
+        """The visits of one layout, each on the entrance's type, and what the container makes of them."""
+        inner = start.then(entrance)
+        partial: list[tuple[State, dict[tuple[int, ...], Type]]] = [(State(inner.type), {})]
         for visit in layout.groups:
             children = [term.body[child].term for child in visit]
             extended = []
             for state, outputs in partial:
-                for end in self.sequence(children, start.then(state)):
-                    then = state.then(self._left(end, layout))
+                for end in self.sequence(children, inner.then(state)):
+                    then = replace(state.then(self._left(end, layout)), type=inner.type)
                     extended.append((then, {**outputs, visit: end.type}))
             partial = extended
+        outer = replace(inner, type=start.type)
         return distinct(
             [
                 state.then(end)
                 for state, outputs in partial
-                for end in self._combined(term, layout, start.then(state), outputs, when)
+                for end in self._combined(
+                    term, layout, outer.then(replace(state, type=start.type)), outputs, when
+                )
             ]
         )
 

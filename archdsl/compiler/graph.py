@@ -163,12 +163,19 @@ class Graph:
             assert types == node.types, f"{node.name}: {node.types} is not {types}"
             for value in node.inputs:
                 assert value.type == self._type(value), f"{node.name} reads {value} as another type"
+            known = range(len(node.regions))
+            weights = node.op.weights(len(known)) if known else ()
+            assert set(weights) <= set(known), f"{node.name} runs a region that it does not have"
             for region in node.regions:
                 region.verify()
         assert self.output.type == self._type(self.output), "the output has another type"
 
-    def _type(self, value: Value) -> Type:
-        return self.stream if value.node == INPUT else self[value.node].types[value.port]
+    def _type(self, value: Value) -> Type | None:
+        """The type of a port; ``None`` where there is no such port."""
+        if value.node == INPUT:
+            return self.stream if value.port == 0 else None
+        types = self[value.node].types if value.node in self else ()
+        return types[value.port] if value.port < len(types) else None
 
     def text(self) -> str:
         """The graph as lines, a region indented below the operation that runs it."""

@@ -7,14 +7,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archdsl.compiler.check import Checker
 from archdsl.compiler.bindings import bind_lets
+from archdsl.compiler.check import Checker
 from archdsl.compiler.definitions import check_definitions
-from archdsl.compiler.elaborate import Elaborator
+from archdsl.compiler.elaborate import Elaborator, TooMuch
 from archdsl.compiler.names import Loader
 from archdsl.compiler.program import Planner
-from archdsl.compiler.space import Space
+from archdsl.compiler.sites import name_wanderers
 from archdsl.compiler.sources import Bound, Sources
+from archdsl.compiler.space import Space
+from archdsl.compiler.trial import try_definitions
 from archdsl.diagnostics import ArchError, Diagnostic, Report, Source, Span
 from archdsl.grammar.parse import read_source
 
@@ -71,7 +73,10 @@ def compile(
 def space_of(sources: Sources) -> Space:
     """The space of stored texts; reads no file."""
     return read(
-        Source(sources.name, sources.text), Path(sources.name).parent, sources.bindings, sources.used
+        Source(sources.name, sources.text),
+        Path(sources.name).parent,
+        sources.bindings,
+        sources.used,
     )
 
 
@@ -106,7 +111,9 @@ def reading(
         for diagnostic in error.diagnostics:
             report.add(diagnostic)
     except RecursionError:
-        report.add(Diagnostic("nested-too-deeply", "this file is nested too deeply", Span(source, 0, 0)))
+        report.add(
+            Diagnostic("nested-too-deeply", "this file is nested too deeply", Span(source, 0, 0))
+        )
     return None, report
 
 
@@ -117,14 +124,48 @@ def _read(
     texts: Mapping[str, str] | None,
     report: Report,
 ) -> Space | None:
+    space = _elaborated(source, folder, bindings, texts, report)
+    if report.errors:
+        return None
+    Checker(space.plan, space.layouts, report).check()
+    if report.errors:
+        return None
+    name_wanderers(space.plan, space.layouts)
+    if space.plan.model is not None:
+        space.count()
+    return space
+
+
+def _elaborated(
+    source: Source,
+    folder: Path,
+    bindings: Mapping[str, Bound],
+    texts: Mapping[str, str] | None,
+    report: Report,
+) -> Space:
     loader = Loader(report, folder, texts)
     scope = loader.main(source)
     bind_lets(scope, bindings)
     elaborator = Elaborator(scope, report)
     elaborator.recursive = check_definitions(scope, report)
-    plan = Planner(elaborator, report).plan()
-    if report.errors:
-        return None
-    space = Space(plan, Sources(source.name, source.text, loader.texts, bindings))
-    Checker(plan, space.layouts, report).check()
-    return None if report.errors else space
+    try:
+        plan = Planner(elaborator, report).plan()
+        try_definitions(elaborator, scope)
+    except TooMuch as problem:
+        raise ArchError([*report.errors, problem.diagnostic]) from None
+    sources = Sources(source.name, source.text, loader.texts, bindings)
+    return Space(plan, sources, scope.program)
+
+
+def unchecked(sources: Sources) -> Space:
+    """The space of stored texts, of which the types are not checked.
+
+    Raises:
+        ArchError: names or arguments are wrong.
+    """
+    report = Report()
+    source = Source(sources.name, sources.text)
+    folder = Path(sources.name).parent
+    space = _elaborated(source, folder, sources.bindings, sources.used, report)
+    report.raise_errors()
+    return space

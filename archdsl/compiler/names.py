@@ -49,7 +49,9 @@ class Scope:
 
     def names(self) -> list[str]:
         """Everything that may be written here."""
-        inner = [f"{alias}.{name}" for alias, scope in self.used.items() for name in scope.definitions]
+        inner = [
+            f"{alias}.{name}" for alias, scope in self.used.items() for name in scope.definitions
+        ]
         return [*self.definitions, *inner]
 
     def find(self, name: tuple[str, ...]) -> tuple[Scope, Definition] | None:
@@ -121,7 +123,9 @@ class Loader:
 
     def _load(self, item: ast.Use, path: Path, key: str, alias: str) -> Scope:
         if len(self.scopes) >= MOST_FILES:
-            raise ArchError(_use_error("too-many-files", item, f"more than {MOST_FILES} files are used"))
+            raise ArchError(
+                _use_error("too-many-files", item, f"more than {MOST_FILES} files are used")
+            )
         self.loading.append(key)
         try:
             program = parse_source(self._source(item, path, key))
@@ -165,13 +169,13 @@ def standard_names() -> Mapping[str, str]:
     }
 
 
+@cache
 def standard(name: str) -> tuple[Scope, Definition] | None:
     """The definition of the standard library with this name, if there is one."""
     if not (_LIBRARY / f"{name}.arch").is_file() and name not in standard_names():
         return None
     scope = standard_file(name if (_LIBRARY / f"{name}.arch").is_file() else standard_names()[name])
-    found = scope.find((name,)) or standard_file(standard_names().get(name, name)).find((name,))
-    return found
+    return scope.find((name,)) or standard_file(standard_names().get(name, name)).find((name,))
 
 
 @cache

@@ -10,11 +10,13 @@ from pydantic import BaseModel
 
 from archdsl.blocks.asking import SearchSection, Task, TrainSection
 from archdsl.compiler import quantities as q
+from archdsl.compiler.components import body as body_of
+from archdsl.compiler.components import settle
 from archdsl.compiler.context import At, Call
-from archdsl.compiler.elaborate import Elaborator, TooMuch
+from archdsl.compiler.elaborate import Elaborator
 from archdsl.compiler.expect import LAYERS, NUMBER, Expect, fields
 from archdsl.compiler.terms import Broken, Built, Choice, Constant, Make, Run, Series, Term
-from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity, Span, did_you_mean
+from archdsl.diagnostics import ArchError, Diagnostic, Report, Span, did_you_mean
 from archdsl.grammar import ast
 
 TASK = Expect(components=(Task,))
@@ -65,13 +67,11 @@ class Planner:
         self.tasks: dict[str, Term] = {}
 
     def plan(self) -> Plan:
-        """The terms of the program; some are broken where the report has errors."""
-        try:
-            return self._plan()
-        except TooMuch:
-            raise ArchError(self.report.errors) from None
+        """The terms of the program; some are broken where the report has errors.
 
-    def _plan(self) -> Plan:
+        Raises:
+            TooMuch: the file is too large or too deep.
+        """
         model = self._model()
         self._tasks()
         train = self._section("train", TrainSection, fixed=False)
@@ -111,7 +111,7 @@ class Planner:
             )  # fmt: skip
             return None
         at = At(self.frame, ("model",), LAYERS, "the body of `model`")
-        children = self.elaborator.body(body, at, labelled=False)
+        children = body_of(self.elaborator, body, at, labelled=False)
         return Series(body.span, tuple(child.term for child in children))
 
     def _tasks(self) -> None:
@@ -128,13 +128,20 @@ class Planner:
         return [section for section in self._of(ast.Section) if section.name == name]
 
     def _settings(self, section: str, kind: type[Any]) -> list[Any]:
-        return [item for s in self._sections(section)[:1] for item in s.settings if isinstance(item, kind)]
+        return [
+            item
+            for s in self._sections(section)[:1]
+            for item in s.settings
+            if isinstance(item, kind)
+        ]
 
     def _section(self, name: str, model: type[BaseModel], *, fixed: bool) -> Make:
         sections = self._sections(name)
         for extra in sections[1:]:
             related = ((sections[0].span, "the first is here"),)
-            self._say("two-sections", f"a file has one `{name}` section", extra.span, related=related)
+            self._say(
+                "two-sections", f"a file has one `{name}` section", extra.span, related=related
+            )
         span = sections[0].span if sections else self.frame.scope.program.span
         arguments: dict[str, Term] = {}
         for item in self._settings(name, ast.Setting):
@@ -186,7 +193,9 @@ class Planner:
         condition = item.condition
         at = At(self.frame, ("require",), NUMBER, "`require`", fixed=True)
         if not isinstance(condition, ast.Compare):
-            self._say("wrong-type", "`require` takes a comparison such as `params <= 4M`", condition.span)
+            self._say(
+                "wrong-type", "`require` takes a comparison such as `params <= 4M`", condition.span
+            )
             return Broken(condition.span)
         left = self._quantity(condition.left, at, measures=False)
         right = self._quantity(condition.right, at, measures=False)
@@ -247,15 +256,19 @@ class Planner:
     def _cost(self, cost: type[q.CostCall], expression: ast.Component, at: At) -> Term:
         calls: tuple[Call, ...] = ()
         if expression.arguments is not None:
-            call = Call(expression.arguments, None, at.frame, (*at.path, cost.title), expression.span)
+            call = Call(
+                expression.arguments, None, at.frame, (*at.path, cost.title), expression.span
+            )
             calls = (call,)
-        made = self.elaborator.settle(cost, cost.title, expression, at, calls)
+        made = settle(self.elaborator, cost, cost.title, expression, at, calls)
         return Built(expression.span, (made,), q.Asked) if not isinstance(made, Broken) else made
 
     def _measure(self, expression: ast.Component, at: At, *, measures: bool) -> Term:
         task, measure = expression.name[0], ".".join(expression.name[1:])
         if not measures:
-            message = f"`{expression.text}` is only known after training, and `require` is decided before"
+            message = (
+                f"`{expression.text}` is only known after training, and `require` is decided before"
+            )
             help = f"write `maximize {expression.text}` or `minimize {expression.text}` in `search`"
             raise ArchError(Diagnostic("measure-required", message, expression.span, help=help))
         if task not in self.tasks:
@@ -296,6 +309,3 @@ def _models(term: Term) -> Iterator[type[Task]]:
 
 def _no_choice(site: Any) -> int:
     raise AssertionError(f"{site.path} is a choice in `search`")
-
-
-WARNING = Severity.WARNING

@@ -36,7 +36,9 @@ class CostCall(BaseModel):
         raise AssertionError(f"{self.title} has to be measured")
 
     def __str__(self) -> str:
-        given = ", ".join(f"{name} = {getattr(self, name)}" for name in sorted(self.model_fields_set))
+        given = ", ".join(
+            f"{name} = {getattr(self, name)}" for name in sorted(self.model_fields_set)
+        )
         return f"{self.title}({given})" if given else self.title
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from archdsl.compiler.explore import Layout
 from archdsl.compiler.terms import Choice, LayerTerm, Points, Site, Term
 
 
@@ -13,13 +12,9 @@ class Sharing:
 
     Args:
         roots: its terms.
-        layouts: what each container may run.
     """
 
-    def __init__(
-        self, roots: Iterable[Term], layouts: Callable[[LayerTerm], Sequence[Layout]]
-    ) -> None:
-        self.layouts = layouts
+    def __init__(self, roots: Iterable[Term]) -> None:
         self._below: dict[Term, frozenset[str]] = {}
         self._sites: dict[str, Site] = {}
         self._uses: dict[Term, int] = {}

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from time import monotonic
 
 from archdsl.blocks.asking import SearchSection, Task
 from archdsl.compiler.arch import Arch, Assignment
-from archdsl.compiler.counting import Counter, Draw, Factor, ONE, TooEntangled
-from archdsl.compiler.explore import Budget, Layout, layouts
-from archdsl.compiler.infeasible import nothing_feasible
+from archdsl.compiler.counting import ONE, Counter, Draw, Factor, TooEntangled
+from archdsl.compiler.explore import Layouts, layouts
+from archdsl.compiler.infeasible import Look
 from archdsl.compiler.program import Plan
 from archdsl.compiler.quantities import Objective, Requirement
 from archdsl.compiler.sites import all_sites
 from archdsl.compiler.sources import Sources
 from archdsl.compiler.terms import Choose, LayerTerm, Run, Site
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
+from archdsl.grammar import ast
 
-FEW = 20_000
+FEW = 4_000
 """Up to so many architectures a space is searched through rather than drawn from."""
 
 DRAWS = 200
 """How many draws are rejected before a small space is searched through instead."""
+
+FIRST_DRAWS = 8
+"""How many random architectures are looked at before all of them are, in turn."""
+
+HANDFUL = 64
+"""Up to so many architectures are looked through without looking at the clock."""
 
 MOST_DRAWS = 2_000
 """How many draws are rejected before a large space counts as infeasible."""
@@ -35,11 +42,12 @@ class Space:
     Args:
         plan: the terms of the program.
         sources: its texts, from which the same space is made again.
+        program: the main file's syntax tree.
     """
 
-    def __init__(self, plan: Plan, sources: Sources) -> None:
-        self.plan, self.sources = plan, sources
-        self._layouts: dict[LayerTerm, list[Layout]] = {}
+    def __init__(self, plan: Plan, sources: Sources, program: ast.Program) -> None:
+        self.plan, self.sources, self.program = plan, sources, program
+        self._layouts: dict[LayerTerm, Layouts] = {}
 
     # --- what the file says -----------------------------------------------------------------------
 
@@ -71,10 +79,14 @@ class Space:
 
     # --- counting ---------------------------------------------------------------------------------
 
-    def layouts(self, term: LayerTerm) -> list[Layout]:
-        """Everything one container of the space may run."""
+    def layouts(self, term: LayerTerm) -> Layouts:
+        """Everything one container of the space may run.
+
+        Raises:
+            ArchError: its arguments can be combined in too many ways.
+        """
         if term not in self._layouts:
-            self._layouts[term] = layouts(term, Budget(100_000, 10))
+            self._layouts[term] = layouts(term)
         return self._layouts[term]
 
     @cached_property
@@ -153,16 +165,33 @@ class Space:
         Raises:
             ArchError: there is none (``nothing-feasible``), or none was found.
         """
-        rng = random.Random(seed)
+        rng, look = random.Random(seed), Look()
         total = self.count()
-        tries = DRAWS if total <= FEW else MOST_DRAWS
-        for _ in range(tries):
+        for _ in range(DRAWS if total <= FEW else MOST_DRAWS):
             arch = self._draw(rng)
-            if arch is not None and arch.feasible:
+            if arch is not None and look.feasible(arch):
                 return arch
-        if total <= FEW and self.all_feasible:
-            return self.arch(rng.choice(self.all_feasible))
-        raise ArchError(nothing_feasible(self, tries))
+        if total > FEW:
+            raise ArchError(look.diagnostic(self, everything=False))
+        if not self.all_feasible:
+            raise ArchError(self.infeasibility() or look.diagnostic(self, everything=True))
+        return self.arch(rng.choice(self.all_feasible))
+
+    def infeasibility(self, seconds: float = float("inf")) -> Diagnostic | None:
+        """That nothing keeps the requirements; ``None`` where something does, or time is up.
+
+        A space of up to :data:`HANDFUL` architectures is looked through whatever the time.
+        """
+        end, look = monotonic() + seconds, Look()
+        for seed in range(FIRST_DRAWS if self.count() > FIRST_DRAWS else 0):
+            arch = self._draw(random.Random(seed))
+            if arch is not None and look.feasible(arch):
+                return None
+        look = Look()
+        for arch in self.enumerate():
+            if look.feasible(arch) or (look.seen > HANDFUL and monotonic() > end):
+                return None
+        return look.diagnostic(self, everything=True)
 
     def draw(self, seed: int) -> Arch:
         """A uniform draw, constraints aside.
@@ -304,26 +333,28 @@ class Space:
         if self.plan.model is None:
             message = f"`{self.name}` has no `model`, so there is no architecture in it"
             raise ArchError(
-                Diagnostic("missing-model", message, help="write `model { embed(dim = 64)  …  lm_head }`")
+                Diagnostic(
+                    "missing-model", message, help="write `model { embed(dim = 64)  …  lm_head }`"
+                )
             )
 
     def _given(self, assignment: Assignment, site: Site) -> int:
         index = assignment.get(site.path)
         if index is None:
             message = f"nothing is chosen for `{site.path}`"
-            raise ArchError(Diagnostic("missing-choice", message, site.span))
+            raise ArchError(Diagnostic("wrong-assignment", message, site.span))
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < site.size:
             message = f"`{site.path}` has the alternatives 0 to {site.size - 1}, and not {index!r}"
-            raise ArchError(Diagnostic("unknown-alternative", message, site.span))
+            raise ArchError(Diagnostic("wrong-assignment", message, site.span))
         return index
 
     def _idle(self, path: str) -> Diagnostic:
         known = {site.path: site for site in self.sites()}
         if path in known:
             message = f"`{path}` is not drawn in this architecture"
-            return Diagnostic("inactive-choice", message, known[path].span)
+            return Diagnostic("wrong-assignment", message, known[path].span)
         message = f"there is no choice `{path}`"
-        return Diagnostic("unknown-choice", message, label=did_you_mean(path, known))
+        return Diagnostic("wrong-assignment", message, label=did_you_mean(path, known))
 
     def _too_entangled(self) -> Diagnostic:
         model = self.plan.model
@@ -348,7 +379,3 @@ def _follow(prefix: list[int], taken: list[tuple[int, int]]) -> Choose:
 
 def _no_choice(site: Site) -> int:
     raise AssertionError(f"{site.path} is a choice where none can be")
-
-
-Chooser = Callable[[Any], int]
-Texts = Mapping[str, str]

@@ -48,18 +48,51 @@ def argument_texts(model: BaseModel, without: tuple[str, ...] = ()) -> Iterator[
     """``name = value`` for each argument that is not its default."""
     for name, expect in fields(type(model)).items():
         info, value = type(model).model_fields[name], getattr(model, name)
-        if name not in without and (info.is_required() or value != info.get_default(call_default_factory=True)):
+        if name not in without and (
+            info.is_required() or value != info.get_default(call_default_factory=True)
+        ):
             yield f"{name} = {value_text(value, expect)}"
 
 
-UNITS = (("T", 10**12), ("B", 10**9), ("M", 10**6), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("K", 10**3))  # fmt: skip
+UNITS = {
+    "T": 10**12,
+    "B": 10**9,
+    "M": 10**6,
+    "GiB": 2**30,
+    "MiB": 2**20,
+    "KiB": 2**10,
+    "K": 10**3,
+}
 """Suffixes and what they multiply by."""
 
 
 def quantity_text(number: Fraction) -> str:
     """A number with a suffix where that makes it short: ``4M``, ``256KiB``."""
     if number.denominator == 1 and number != 0:
-        for suffix, unit in UNITS:
+        for suffix, unit in UNITS.items():
             if number % unit == 0:
                 return f"{number // unit}{suffix}"
     return number_text(number)
+
+
+def rounded(number: float | Fraction, what: str) -> str:
+    """A figure for a message: ``1.3M``, and in bytes ``1.3MiB``."""
+    units = ["GiB", "MiB", "KiB"]
+    if "bytes" not in what:
+        units = ["T", "B", "M", "K"]
+    for suffix in units:
+        share = float(number) / UNITS[suffix]
+        if abs(share) >= 1:
+            return f"{share:.3g}{suffix}"
+    return f"{float(number):.3g}"
+
+
+def count_text(count: int) -> str:
+    """How many, written out or as a power of ten."""
+    if count < 10**15:
+        return f"{count:,}"
+    power = round(count.bit_length() * 0.30103)
+    scale: int = 10**power
+    while scale > count:
+        power, scale = power - 1, scale // 10
+    return f"{count * 10 // scale / 10} × 10^{power:,}"

@@ -16,18 +16,13 @@ from pydantic import BaseModel, ValidationError
 from archdsl.blocks import equations
 from archdsl.blocks.base import Invalid, Layer
 from archdsl.compiler.arch import Element, Visit
+from archdsl.compiler.calculation import Operator, calculate
 from archdsl.compiler.expect import Expect, Number, whole
 from archdsl.compiler.spelling import call_text, value_text
 from archdsl.diagnostics import ArchError, Diagnostic, Span
 
-LARGEST_BITS = 4096
-"""How long a number may become in arithmetic, in bits."""
 
-LONGEST_TEXT = 48
-"""How much of an alternative's text is shown."""
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Site:
     """One choice or range of a space, drawn once (``each``: once for every copy).
 
@@ -39,6 +34,8 @@ class Site:
         texts: what alternative ``i`` is, in a few words.
         each: whether every copy draws its own.
         key: tells the choices of one text apart; copies of one choice share it.
+        name: what it is called in messages.
+        wanders: whether it is met in several containers, so that a copy has to name its own.
     """
 
     path: str
@@ -48,6 +45,8 @@ class Site:
     texts: Callable[[int], str] = field(repr=False)
     each: bool = False
     key: int = -1
+    name: str = ""
+    wanders: bool = False
 
     def text(self, index: int) -> str:
         """A short text of alternative ``index``."""
@@ -57,7 +56,8 @@ class Site:
         """The site of one copy."""
         if not (self.each and copies):
             return self
-        return replace(self, path=self.path + "".join(f"[{visit}]" for _, visit in copies))
+        marks = [f"{term.title}:{visit}" if self.wanders else visit for term, visit in copies]
+        return replace(self, path=self.path + "".join(f"[{mark}]" for mark in marks))
 
 
 Copies = tuple[tuple["LayerTerm", int], ...]
@@ -149,9 +149,11 @@ class Choice(Term):
         self.each = self.each or self.site.each
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         return iter(self.alternatives)
 
     def evaluate(self, run: Run, copies: Copies) -> Any:
+        """Its value in one run."""
         return run.value(self.alternatives[run.decide(self.site, copies)], copies)
 
 
@@ -181,6 +183,7 @@ class Points(Term):
         self.each = self.site.each
 
     def evaluate(self, run: Run, copies: Copies) -> Any:
+        """Its value in one run."""
         return self.typed(self.points[run.decide(self.site, copies)])
 
 
@@ -188,14 +191,16 @@ class Points(Term):
 class Arithmetic(Term):
     """``a + b`` and its kin, on exact numbers."""
 
-    operator: Literal["+", "-", "*", "/"]
+    operator: Operator
     left: Term
     right: Term
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         return iter((self.left, self.right))
 
     def evaluate(self, run: Run, copies: Copies) -> Number:
+        """Its value in one run."""
         left, right = run.value(self.left, copies), run.value(self.right, copies)
         return calculate(self.operator, left, right, self.span, self.right.span)
 
@@ -208,9 +213,11 @@ class Typed(Term):
     typed: Callable[[Number], Any]
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         return iter((self.number,))
 
     def evaluate(self, run: Run, copies: Copies) -> Any:
+        """Its value in one run."""
         return self.typed(run.value(self.number, copies))
 
 
@@ -221,9 +228,11 @@ class Listing(Term):
     items: tuple[Term, ...]
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         return iter(self.items)
 
     def evaluate(self, run: Run, copies: Copies) -> tuple[Any, ...]:
+        """Its value in one run."""
         return tuple(run.value(item, copies) for item in self.items)
 
 
@@ -237,9 +246,11 @@ class Make(Term):
     trail: tuple[Span, ...] = ()
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         return iter(self.arguments.values())
 
     def evaluate(self, run: Run, copies: Copies) -> BaseModel:
+        """Its value in one run."""
         values = {name: run.value(term, copies) for name, term in self.arguments.items()}
         try:
             return self.model(**values)
@@ -252,7 +263,9 @@ class Make(Term):
         at = self.arguments.get(argument)
         return Diagnostic(
             "wrong-type",
-            f"`{self.name}` does not accept this `{argument}`" if at else f"`{self.name}` does not accept this",
+            f"`{self.name}` does not accept this `{argument}`"
+            if at
+            else f"`{self.name}` does not accept this",
             at.span if at else self.span,
         )
 
@@ -285,8 +298,10 @@ class LayerTerm(Term):
     make: Make
     body: tuple[Child, ...]
     origin: Origin | None = None
+    title: str = ""
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         yield self.make
         yield from (child.term for child in self.body)
 
@@ -296,6 +311,7 @@ class LayerTerm(Term):
         return tuple(child.label for child in self.body)
 
     def evaluate(self, run: Run, copies: Copies) -> tuple[Element, ...]:
+        """Its value in one run."""
         component: Layer = run.value(self.make, copies)
         visits = self.visits(component, run) if self.body else ()
         copying = repeats(component, visits)
@@ -347,9 +363,11 @@ class Series(Term):
     items: tuple[Term, ...]
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         return iter(self.items)
 
     def evaluate(self, run: Run, copies: Copies) -> tuple[Element, ...]:
+        """Its value in one run."""
         return tuple(element for item in self.items for element in run.value(item, copies))
 
 
@@ -396,10 +414,12 @@ class Applied(Term):
     options: tuple[tuple[str, Term], ...] = ()
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         yield from self.arguments
         yield from (term for _, term in self.options)
 
     def evaluate(self, run: Run, copies: Copies) -> equations.Expression:
+        """Its value in one run."""
         arguments = tuple(run.value(term, copies) for term in self.arguments)
         options = tuple((name, run.value(term, copies)) for name, term in self.options)
         return equations.Apply(self.function, arguments, options)
@@ -412,9 +432,11 @@ class Wrapped(Term):
     number: Term
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         return iter((self.number,))
 
     def evaluate(self, run: Run, copies: Copies) -> equations.Expression:
+        """Its value in one run."""
         return equations.Constant(Fraction(run.value(self.number, copies)))
 
 
@@ -426,41 +448,15 @@ class Assigned(Term):
     value: Term
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         return iter((self.value,))
 
     def evaluate(self, run: Run, copies: Copies) -> equations.Assignment:
+        """Its value in one run."""
         return equations.Assignment(self.target, run.value(self.value, copies))
 
 
 # --- helpers --------------------------------------------------------------------------------------
-
-
-def calculate(operator: str, left: Number, right: Number, span: Span, divisor: Span) -> Number:
-    """Exact arithmetic.
-
-    Raises:
-        ArchError: a division by zero, or a number beyond any use.
-    """
-    if operator == "/":
-        if right == 0:
-            raise ArchError(Diagnostic("division-by-zero", "this divides by zero", divisor))
-        result: Number = Fraction(left) / Fraction(right)
-    else:
-        result = {"+": left.__add__, "-": left.__sub__, "*": left.__mul__}[operator](right)
-        if result is NotImplemented:
-            result = {"+": Fraction.__add__, "-": Fraction.__sub__, "*": Fraction.__mul__}[
-                operator
-            ](Fraction(left), Fraction(right))
-    return bounded(whole(result), span)
-
-
-def bounded(value: Number, span: Span) -> Number:
-    """The number, unless it is absurdly long."""
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > LARGEST_BITS:
-        raise ArchError(
-            Diagnostic("number-too-large", "this arithmetic gives a number too large to use", span)
-        )
-    return value
 
 
 def taken(term: Term, decided: Mapping[str, int]) -> Term:
@@ -490,7 +486,9 @@ class Built(Term):
     build: Callable[..., Any]
 
     def children(self) -> Iterator[Term]:
+        """What it is made of."""
         return iter(self.parts)
 
     def evaluate(self, run: Run, copies: Copies) -> Any:
+        """Its value in one run."""
         return self.build(*(run.value(part, copies) for part in self.parts))

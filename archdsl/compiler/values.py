@@ -9,6 +9,7 @@ from typing import Any
 from archdsl.blocks.base import Ratio
 from archdsl.compiler.context import At
 from archdsl.compiler.expect import Expect, Number, spelt, whole
+from archdsl.compiler.spelling import count_text
 from archdsl.compiler.terms import Progression
 from archdsl.diagnostics import ArchError, Diagnostic, Span
 from archdsl.grammar import ast
@@ -59,9 +60,11 @@ def fit(value: Number, expect: Expect) -> Number | None:
 def _unfit(
     value: Number, expect: Expect, what: str, span: Span, related: tuple[tuple[Span, str], ...]
 ) -> Diagnostic:
+    message = f"{what} takes {expect}, and this is {spelt(value)}"
     fractional = expect.real is None and value.denominator != 1
-    id = "out-of-range" if expect.number and not fractional else "wrong-type"
-    return Diagnostic(id, f"{what} takes {expect}, and this is {spelt(value)}", span, related=related)
+    if expect.number and not fractional:
+        return Diagnostic("out-of-range", message, span, related=related)
+    return Diagnostic("wrong-type", message, span, related=related)
 
 
 def literal(expression: ast.Expression, at: At) -> Any:
@@ -82,7 +85,9 @@ def literal(expression: ast.Expression, at: At) -> Any:
             return None
         case ast.Nothing() if "none" in expect.symbols:
             return "none"
-    raise ArchError(wrong_type(at, expression.span, described(expression), help=_hint(expression, expect)))
+    raise ArchError(
+        wrong_type(at, expression.span, described(expression), help=_hint(expression, expect))
+    )
 
 
 def _hint(expression: ast.Expression, expect: Expect) -> str:
@@ -102,7 +107,9 @@ def wrong_length(at: At, expression: ast.Array) -> Diagnostic:
     items = at.expect.items
     assert items is not None
     least, most = items.least, items.most
-    wanted = f"exactly {least}" if least == most else f"at least {least}" if least else f"at most {most}"
+    wanted = (
+        f"exactly {least}" if least == most else f"at least {least}" if least else f"at most {most}"
+    )
     return Diagnostic(
         "wrong-length",
         f"{at.what} takes a list of {wanted} items, and this one has {len(expression.items)}",
@@ -132,41 +139,46 @@ def described(expression: ast.Expression) -> str:
     return "a calculation"
 
 
-def progression(low: Number, high: Number, step: Number | None, log: bool, span: Span) -> Progression:
+def progression(
+    low: Number, high: Number, step: Number | None, log: bool, span: Span
+) -> Progression:
     """The points of a range.
 
     Raises:
         ArchError: it is empty, endless, too long, or of reals without a step.
     """
-    problem = _range_problem(low, high, step, log)
-    if problem:
-        raise ArchError(Diagnostic(problem[0], problem[1], span, help=problem[2]))
+    problem = _range_problem(low, high, step, log, span)
+    if problem is not None:
+        raise ArchError(problem)
     if log:
         ratio = Fraction(high) / Fraction(low)
-        count = (ratio.numerator // ratio.denominator).bit_length()
-        return Progression(low, None, count)
+        return Progression(low, None, (ratio.numerator // ratio.denominator).bit_length())
     step = 1 if step is None else step
     count = int((Fraction(high) - Fraction(low)) / Fraction(step)) + 1
     if count > MOST_POINTS:
-        message = f"this range has {count:,} points, and at most {MOST_POINTS:,} are possible"
-        raise ArchError(Diagnostic("range-too-long", message, span, help="use a larger `by`, or `log`"))
+        message = (
+            f"this range has {count_text(count)} points, and at most {MOST_POINTS:,} are possible"
+        )
+        help = "use a larger `by`, or `log`"
+        raise ArchError(Diagnostic("range-too-long", message, span, help=help))
     return Progression(whole(low), whole(step), count)
 
 
 def _range_problem(
-    low: Number, high: Number, step: Number | None, log: bool
-) -> tuple[str, str, str] | None:
+    low: Number, high: Number, step: Number | None, log: bool, span: Span
+) -> Diagnostic | None:
     ends = f"{spelt(low)} .. {spelt(high)}"
     if low > high:
-        return "empty-range", f"the range `{ends}` is empty", f"write `{spelt(high)} .. {spelt(low)}`"
+        help = f"write `{spelt(high)} .. {spelt(low)}`"
+        return Diagnostic("empty-range", f"the range `{ends}` is empty", span, help=help)
     if step is not None and step <= 0:
-        return "bad-step", f"a range goes up by its step, and this step is {spelt(step)}", ""
+        message = f"a range goes up by its step, and this step is {spelt(step)}"
+        return Diagnostic("bad-step", message, span)
     if log and low <= 0:
-        return "bad-step", f"a `log` range doubles, so it cannot start at {spelt(low)}", ""
+        message = f"a `log` range doubles, so it cannot start at {spelt(low)}"
+        return Diagnostic("bad-step", message, span)
     if not log and step is None and (low.denominator != 1 or high.denominator != 1):
-        return (
-            "range-without-step",
-            f"the range `{ends}` of numbers that are not whole needs a step",
-            f"write `{ends} by 0.1` or `{ends} log`",
-        )
+        message = f"the range `{ends}` of numbers that are not whole needs a step"
+        help = f"write `{ends} by 0.1` or `{ends} log`"
+        return Diagnostic("range-without-step", message, span, help=help)
     return None

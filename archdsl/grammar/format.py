@@ -13,18 +13,34 @@ from archdsl.grammar import ast
 from archdsl.grammar.comments import Comments
 from archdsl.grammar.flat import format_expression, format_parameters
 from archdsl.grammar.layout import WIDTH, Layout, Lines, Slots
+from archdsl.grammar.parse import parse
 
 __all__ = ["format_expression", "format_program"]
+
+MOST_MOVES = 5
+"""How often a text is laid out again because a comment moved in it."""
 
 
 def format_program(program: ast.Program) -> str:
     """The canonical text of a file; empty for a file with nothing in it."""
+    text, moved = _format_once(program)
+    for _ in range(MOST_MOVES):
+        if not moved:
+            break
+        text, moved = _format_once(parse(text))
+    return text
+
+
+def _format_once(program: ast.Program) -> tuple[str, bool]:
+    """The text, and whether a comment moved: where it stands now, lines may break elsewhere."""
     comments = Comments(program)
     items = _Items(Layout(comments), comments)
-    end = len(comments.text) + 1
-    slots = Slots(program.items, 0, end, items.item, spaced=True)
-    lines = items.layout.one_per_line(slots, 0) if comments.text else items.grouped(program.items)
-    return "\n".join(lines) + "\n" if lines else ""
+    if comments.text:
+        slots = Slots(program.items, 0, len(comments.text) + 1, items.item, spaced=True)
+        lines = items.layout.one_per_line(slots, 0)
+    else:
+        lines = items.grouped(program.items)
+    return "".join([f"{line}\n" for line in lines]), items.layout.moved
 
 
 @dataclass

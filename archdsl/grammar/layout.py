@@ -58,6 +58,8 @@ class Layout:
     """Writes the parts of one program."""
 
     comments: Comments
+    moved: bool = field(default=False, init=False)
+    """Whether a comment had to move to another line, before what it stood in."""
     _last: int = field(default=-1, init=False)
     """Where the last thing ended that was written one per line; -1 where there is none."""
 
@@ -80,7 +82,9 @@ class Layout:
             self._own_lines(lines, element.span.start, slots.spaced)
             self._blank(lines, element.span.start, slots.spaced)
             written = slots.write(element, column, len(lead), len(slots.separator))
-            lines += map(comment_text, self.comments.take(element.span.end))
+            inside = self.comments.take(element.span.end)
+            self.moved = self.moved or bool(inside)
+            lines += map(comment_text, inside)
             comment = self.comments.beside(element.span.end, limit)
             lines += [lead + written[0], *written[1:]]
             lines[-1] = _beside(lines[-1] + slots.separator, comment)

@@ -69,8 +69,8 @@ def parse_source(source: Source) -> ast.Program:
     _builder.reset(source)
     try:
         items = cast(tuple[ast.Item, ...], _grammar().parse(source.text))
-    except UnexpectedInput:
-        raise ArchError(_diagnose(source)) from None
+    except UnexpectedInput as error:
+        raise ArchError(_diagnose(source, error)) from None
     if _builder.found:
         raise ArchError(_builder.found[:MOST_DIAGNOSTICS])
     if not items:
@@ -154,7 +154,7 @@ def _with_numbers(pairs: list[tuple[str, Any]]) -> dict[Any, Any]:
 # --- several mistakes a run -----------------------------------------------------------------------
 
 
-def _diagnose(source: Source) -> list[Diagnostic]:
+def _diagnose(source: Source, error: UnexpectedInput) -> list[Diagnostic]:
     """Every mistake in a text that does not parse, in the order of the text."""
     words = Words(source.text)
     found: list[Diagnostic] = []
@@ -163,7 +163,7 @@ def _diagnose(source: Source) -> list[Diagnostic]:
         if len(found) >= MOST_DIAGNOSTICS:
             break
     if not found:
-        found = _Recovery(source, words, 0, len(words.list)).run(1)
+        found = [_Recovery(source, words, 0, len(words.list)).first(error)]
     return sorted(found, key=lambda diagnostic: diagnostic.span.start if diagnostic.span else 0)
 
 
@@ -179,13 +179,18 @@ class _Recovery:
     def __init__(self, source: Source, words: Words, begin: int, end: int) -> None:
         self.source, self.words, self.begin, self.end = source, words, begin, end
         self.stop = words.list[end].start if end < len(words.list) else len(source.text)
-        self.parser = self.fresh(words.list[begin].start if words.list else 0)
+        self.parser = self.fresh(words.list[begin].start if begin else 0)
 
     def fresh(self, offset: int) -> InteractiveParser:
         """A parser that is about to read an item at an offset."""
         parser = _grammar().parse_interactive(TextSlice(self.source.text, 0, self.stop))
         _move(parser, offset)
         return parser
+
+    def first(self, error: UnexpectedInput) -> Diagnostic:
+        """What is wrong where a parser of the whole text stumbled."""
+        self.parser = error.interactive_parser
+        return self.explain(error, self.index_of(error)).diagnostic
 
     def run(self, most: int) -> list[Diagnostic]:
         """The mistakes of this piece."""

@@ -13,7 +13,7 @@ from archdsl.grammar.build import too_deep
 LARGEST_FILE = 1 << 20
 """The most bytes (and characters) a file may have."""
 
-MOST_WORDS = 50_000
+MOST_WORDS = 30_000
 """The most words a file may have."""
 
 DEEPEST_NESTING = 100
@@ -59,12 +59,13 @@ def check(source: Source) -> int:
     text = source.text
     if len(text) > LARGEST_FILE:
         raise ArchError(_too_large(source, f"{len(text):,} characters"))
-    if len(text) > MOST_WORDS and len(_WORD.findall(text)) > MOST_WORDS:
-        raise ArchError(_too_large(source, f"more than {MOST_WORDS:,} words"))
     unprintable = [_unprintable(source, match) for match in _first(text, 10)]
     if unprintable:
         raise ArchError(unprintable)
-    return _nesting(source)
+    nesting = _nesting(source)
+    if len(text) > MOST_WORDS and len(_WORD.findall(text)) > MOST_WORDS:
+        raise ArchError(_too_large(source, f"more than {MOST_WORDS:,} words"))
+    return nesting
 
 
 def source_of(name: str, text: str) -> Source:

@@ -79,14 +79,14 @@ def make(case: Case) -> Inputs:
     if case.family == "scan":
         shape = (batch, length, case.width)
         return {"a": torch.sigmoid(_normal(*shape)), "b": _normal(*shape)}
-    shape = (batch, length, case.heads, case.width)
-    x = {name: _normal(*shape) for name in "qkv"}
-    gate: tuple[int, ...] = shape if case.variant in ("per channel", "kda", "rwkv7") else shape[:3]
+    wide = (batch, length, case.heads, case.width)
+    x = {name: _normal(*wide) for name in "qkv"}
+    gate = wide if case.variant in ("per channel", "kda", "rwkv7") else wide[:3]
     if case.variant not in ("none", "deltanet"):
         x["log_decay"] = functional.logsigmoid(_normal(*gate)) / 4
     if case.family == "delta":
         x["k"] = functional.normalize(x["k"], dim=-1)
-        x["beta"] = torch.sigmoid(_normal(*shape[:3]))
+        x["beta"] = torch.sigmoid(_normal(*wide[:3]))
     return x
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from blocks.written import arch
+from blocks.written import built
 from torch import Tensor
 
 from archdsl.compiler.model import Model
@@ -42,7 +42,7 @@ def probe(layer: str, inputs: Tensor, width: int | None = None, seed: int = 0, *
     batch, length, size = inputs.shape
     width = width or size
     symbols = max(batch * length, width)
-    model = arch(f"embed(dim = {size}, vocab = {symbols}) {layer} lm_head").compile(**how)
+    model = built(f"embed(dim = {size}, vocab = {symbols}) {layer} lm_head", **how)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from blocks.probe import gradients, probe, random_inputs, weigher
-from blocks.written import arch
+from blocks.written import built
 from tolerances import EXACT, assert_close
 from torch import Tensor
 
@@ -142,7 +142,7 @@ def test_residual_learns_a_scale_a_channel_from_one() -> None:
     found = probe("residual(scale = learned) { linear }", x, dtype="float64")
     w = found.weights()
     assert_close(found.output(), x + w["scale"] * (x @ w["linear.weight"].T), EXACT)
-    fresh = arch(f"embed(dim = {WIDTH}, vocab = 3) residual(scale = learned) {{ linear }}").compile()
+    fresh = built(f"embed(dim = {WIDTH}, vocab = 3) residual(scale = learned) {{ linear }}")
     assert torch.equal(fresh.state_dict()["residual.scale"], torch.ones(WIDTH))
 
 
@@ -181,7 +181,7 @@ def test_parallel_mixes_its_branches(mix: str) -> None:
 def test_sinusoidal_positions_are_sines_then_cosines() -> None:
     x = random_inputs(1, 9, WIDTH)
     text = f"embed(dim = {WIDTH}, vocab = 9, position = sinusoidal) lm_head"
-    model = arch(text).compile(dtype="float64")
+    model = built(text, dtype="float64")
     with torch.no_grad():
         model.get_parameter("embed.weight").copy_(x[0])
         model.get_parameter("lm_head.weight").copy_(torch.eye(9, WIDTH))
@@ -194,7 +194,7 @@ def test_sinusoidal_positions_are_sines_then_cosines() -> None:
 
 def test_learned_positions_are_rows_of_their_table() -> None:
     text = "embed(dim = 3, vocab = 5, position = learned, positions = 4) lm_head"
-    model = arch(text).compile(dtype="float64")
+    model = built(text, dtype="float64")
     with torch.no_grad():
         model.get_parameter("lm_head.weight").copy_(torch.eye(5, 3))
     w = model.state_dict()
@@ -205,7 +205,7 @@ def test_learned_positions_are_rows_of_their_table() -> None:
 
 @pytest.mark.parametrize("pool", ["last", "mean"])
 def test_classifier_gives_one_row_of_logits_from_the_pooled_sequence(pool: str) -> None:
-    model = arch(f"embed(dim = 3, vocab = 5) classifier(classes = 4, pool = {pool})").compile()
+    model = built(f"embed(dim = 3, vocab = 5) classifier(classes = 4, pool = {pool})")
     tokens = torch.tensor([[4, 0, 1]])
     w = model.state_dict()
     rows = w["embed.weight"][tokens[0]]

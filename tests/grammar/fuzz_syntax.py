@@ -1,6 +1,6 @@
 """Wrong texts by the thousand: none may end in anything but a tree or located diagnostics.
 
-``python -m tests.grammar.fuzz_syntax --count 100000`` runs it for long.
+``python tests/grammar/fuzz_syntax.py --count 100000`` runs it for long.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from archdsl.grammar.parse import parse
 from archdsl.grammar.text import read_source
 
 SLOWEST = 1.0
-"""Seconds that the worst text may take."""
+"""Seconds of a processor that the worst text may take."""
 
 SPEC = """\
 # Which linear memory, and how much full attention, does recall need?
@@ -71,11 +71,48 @@ search {
 """
 
 SIGNS = [*"(){}[]|=:,.;+-*/<>\"'#!%^&@$?~\\`\n\t \r\0\u202e\u00a0é中✨٣", "..", "==", "<=", "//"]
-WORDS = (
-    "use let def model require task train search maximize minimize by log as true false none "
-    "and or not if for lambda import True None x gla heads 1 4M 8/3 3:1 1e-3 0x1 4m 1..8 "
-    "99999999999999999999999999999999999 1e999999999 \"s\" 'q'"
-).split()
+WORDS = [
+    "use",
+    "let",
+    "def",
+    "model",
+    "require",
+    "task",
+    "train",
+    "search",
+    "maximize",
+    "minimize",
+    "by",
+    "log",
+    "as",
+    "true",
+    "false",
+    "none",
+    "and",
+    "or",
+    "not",
+    "if",
+    "for",
+    "lambda",
+    "import",
+    "True",
+    "None",
+    "x",
+    "gla",
+    "heads",
+    "1",
+    "4M",
+    "8/3",
+    "3:1",
+    "1e-3",
+    "0x1",
+    "4m",
+    "1..8",
+    "99999999999999999999999999999999999",
+    "1e999999999",
+    '"s"',
+    "'q'",
+]
 PIECES = SPEC.replace("\n", " \n ").split(" ")
 
 
@@ -202,7 +239,7 @@ def try_text(text: str) -> tuple[Diagnostic, ...]:
     layout = format_program(program)
     again = parse(layout)
     assert again == program
-    assert [c.text for c in again.comments] == [c.text for c in program.comments]
+    assert sorted(c.text for c in again.comments) == sorted(c.text for c in program.comments)
     assert format_program(again) == layout
     return ()
 
@@ -223,7 +260,7 @@ def try_bytes(data: bytes, path: Path) -> None:
     try:
         read_source(path)
     except ArchError as error:
-        assert all(diagnostic.span for diagnostic in error.diagnostics)
+        _check_diagnostics(error.diagnostics)
 
 
 def run(count: int, seed: int) -> Tally:
@@ -232,13 +269,13 @@ def run(count: int, seed: int) -> Tally:
     tally = Tally()
     for _ in range(count):
         text = chance.choice(SOURCES)(chance)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             diagnostics = try_text(text)
         except BaseException:
             print(f"this text: {text[:3000]!r}", file=sys.stderr)
             raise
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         if seconds > tally.slowest:
             tally.slowest, tally.slowest_text = seconds, text
         tally.parsed += not diagnostics

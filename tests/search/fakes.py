@@ -19,6 +19,7 @@ from typing import Any
 
 from archdsl.blocks.asking import SearchSection, TrainSection
 from archdsl.search.metrics.hidden_covariance import HiddenCovariance
+from archdsl.search.proposals import fitting
 from archdsl.search.samplers import Random
 from archdsl.search.tasks.mqar import MQAR
 
@@ -146,8 +147,8 @@ class FakeSpace:
     def sample(self, seed: int) -> FakeArch:
         draw = random.Random(seed)
         while True:
-            arch = self.decide(lambda site: draw.randrange(site.size))
-            if self.feasible(arch):
+            arch = fitting(self, lambda site: draw.randrange(site.size))
+            if arch is not None and self.feasible(arch):
                 return arch
 
     def feasible(self, arch: FakeArch) -> bool:

@@ -23,15 +23,30 @@ class Context:
         position: tokens that came before the first one of this call.
         keep: whether states are wanted back.
         auxiliary: losses that operations add beside their output (balance, halting …).
+        carried: what one layer hands to those behind it beside the stream, by name.
     """
 
     position: int = 0
     keep: bool = False
     auxiliary: list[Tensor] = field(default_factory=list)
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
 
 Seeded = Callable[[str], torch.Generator]
 """A generator for a parameter, by the name it is saved under, relative to its module."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """How deep a module stands: its number among those of the same operation, and how many there are."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def share(self) -> float:
+        """From 0 for the first to 1 for the last."""
+        return self.index / max(self.count - 1, 1)
 
 
 class Site(nn.Module):
@@ -43,6 +58,7 @@ class Site(nn.Module):
     """
 
     call: ClassVar[Literal["plain", "context", "state"]] = "plain"
+    place: Place = Place()
 
     def __init__(self, op: Op) -> None:
         super().__init__()
@@ -81,6 +97,11 @@ def widened(x: Tensor) -> Tensor:
 def exactly(like: Tensor) -> torch.autocast:
     """A context without autocast: gates and states are computed in the precision they are given in."""
     return torch.autocast(like.device.type, enabled=False)
+
+
+def unit(x: Tensor) -> Tensor:
+    """To unit length over the last axis: ``x / sqrt(Σx² + 1e-6)``, as published code has it."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
 
 
 def heads_apart(x: Tensor, heads: int) -> Tensor:

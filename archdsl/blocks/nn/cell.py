@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archdsl.blocks.cell_analysis import Linear, Product
+from archdsl.blocks.cell_analysis import Linear, Product, Scan
 from archdsl.blocks.equations import Apply, Constant, Expression, Name
 from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, widened
-from archdsl.blocks.nn.functions import ACTIVATIONS
+from archdsl.blocks.nn.cell_start import Starts, fill
+from archdsl.blocks.nn.functions import FUNCTIONS
 from archdsl.blocks.ops import cell as ops
 from archdsl.kernels.scan import scan
 
 Values = dict[str, Tensor]
-
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    **ACTIVATIONS,
-    "add": torch.add,
-    "sub": torch.sub,
-    "mul": torch.mul,
-    "div": torch.div,
-    "neg": torch.neg,
-    "exp": torch.exp,
-    "log": torch.log,
-    "sqrt": torch.sqrt,
-    "abs": torch.abs,
-    "max": torch.maximum,
-    "min": torch.minimum,
-}
 
 
 class CellRecurrence(Site):
@@ -46,13 +31,30 @@ class CellRecurrence(Site):
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
     def draw(self, seeded: Seeded) -> None:
-        """Normal, with the variance of one over all that a ``linear`` sums; biases zero."""
-        for linear in self.op.analysis.linears:
-            inputs = sum(1 if p.diagonal else self.op.shape(p)[-1] for p in linear.products)
-            with torch.no_grad():
+        """Weights with the variance (or bound) of one over all that a ``linear`` sums; biases zero.
+
+        Parameters start as their equations say.
+        """
+        starts = Starts(self.op.analysis, self, seeded)
+        with torch.no_grad():
+            for linear in self.op.analysis.linears:
                 for product in linear.products:
-                    weight = self.get_parameter(product.name)
-                    weight.normal_(std=inputs**-0.5, generator=seeded(product.name))
+                    self._draw_product(product, seeded)
+            for learned in self.op.analysis.vectors:
+                self.get_parameter(learned.name).copy_(starts.value_of(learned))
+
+    def _draw_product(self, product: Product, seeded: Seeded) -> None:
+        shapes = self.op.matrices(product)
+        for name, shape in shapes.items():
+            inputs = shape[-1] if len(shapes) > 1 else self._inputs(product)
+            gain = 1.0 if name.endswith("_down") else float(product.setting("gain", 1))
+            how = str(product.setting("init", "normal"))
+            fill(self.get_parameter(name), how, gain * inputs**-0.5, seeded(name))
+
+    def _inputs(self, product: Product) -> int:
+        """How many numbers the ``linear`` of a weight sums, over all its arguments."""
+        linear = next(found for found in self.op.analysis.linears if product in found.products)
+        return sum(1 if p.diagonal else self.op.shape(p)[-1] for p in linear.products)
 
     def forward(
         self, x: Tensor, state: State | None, context: Context
@@ -61,8 +63,11 @@ class CellRecurrence(Site):
         if state is None:
             state = self.init_state(x.shape[0], x)
         run = _Scan if self.op.plan == "scan" and x.shape[1] > 1 else _Steps
+        copied = self.op.copies > 1
         with exactly(x):
-            output, after = run(self, widened(x), state).result()
+            wide = widened(x)
+            output, after = run(self, wide[..., None] if copied else wide, state).result()
+        output = output.squeeze(-1) if copied else output
         return output.to(x.dtype), after if context.keep else None
 
 
@@ -74,6 +79,7 @@ class _Run:
         self.analysis = cell.op.analysis
         self.values: Values = {"x": x}
         self.linears: dict[Apply, Linear] = {found.call: found for found in self.analysis.linears}
+        self.vectors = {found.call: found.name for found in self.analysis.vectors}
 
     def result(self) -> tuple[Tensor, State]:
         """The output ``[B, T, D]`` and the last states ``[B, D]``."""
@@ -88,9 +94,13 @@ class _Run:
                 return self.x.new_tensor(float(value))
             case Apply("linear"):
                 return self.linear(expression, values)
+            case Apply("parameter"):
+                return self.vector(self.vectors[expression])
             case Apply("norm", (operand,)):
-                inner = self.value(operand, values)
-                return F.rms_norm(inner, (inner.shape[-1],), eps=1e-6)
+                inner = self.flat(self.value(operand, values))
+                return self.raised(F.rms_norm(inner, (inner.shape[-1],), eps=1e-6))
+            case Apply("sum", (operand,)):
+                return self.value(operand, values).sum(-1, keepdim=True)
             case Apply(function, arguments):
                 return FUNCTIONS[function](*[self.value(a, values) for a in arguments])
 
@@ -98,25 +108,47 @@ class _Run:
         """``Σ W_i a_i + b``."""
         found = self.linears[call]
         parts = [self.product(p, self.value(p.argument, values)) for p in found.products]
-        bias = [] if found.bias is None else [self.weight(found.bias)]
-        return _sum([*parts, *bias])
+        return _sum([*parts, *self.bias(found)])
+
+    def bias(self, linear: Linear) -> list[Tensor]:
+        """The bias, if there is one."""
+        return [] if linear.bias is None else [self.given(self.weight(linear.bias), linear.call)]
 
     def weight(self, name: str) -> Tensor:
         """A parameter, in the precision of the run."""
         return self.cell.get_parameter(name).to(self.x.dtype)
 
+    def vector(self, name: str) -> Tensor:
+        """A parameter of one number a channel, or a channel and copy, as a value."""
+        weight = self.weight(name)
+        return self.raised(weight) if weight.dim() == 1 else weight
+
     def product(self, product: Product, argument: Tensor) -> Tensor:
-        """One weight times its argument ``[…, D]``."""
-        weight = self.weight(product.name)
-        if weight.dim() == 1:
-            return weight * argument
-        if weight.dim() == 2:
-            return F.linear(argument, weight)
-        return by_head(argument, weight)
+        """One weight times its argument ``[…, D]``, or ``[…, D, 1]`` where channels have copies."""
+        if product.diagonal:
+            return self.vector(product.name) * argument
+        argument = self.flat(argument)
+        if product.setting("rank"):
+            argument = F.linear(argument, self.weight(f"{product.name}_down"))
+        return self.given(by_head(argument, self.weight(product.name)), product.call)
+
+    def flat(self, x: Tensor) -> Tensor:
+        """A value a channel without the axis of copies."""
+        return x if self.cell.op.copies == 1 else x.squeeze(-1)
+
+    def raised(self, x: Tensor) -> Tensor:
+        """A value a channel with the axis of copies."""
+        return x if self.cell.op.copies == 1 else x[..., None]
+
+    def given(self, x: Tensor, call: Apply) -> Tensor:
+        """What a ``linear`` gives, a number a channel or a copy, with both axes."""
+        return x[..., None, :] if dict(call.options).get("copies") is True else self.raised(x)
 
 
 def by_head(x: Tensor, weight: Tensor) -> Tensor:
-    """``[…, H·D]`` times a block a head ``[H, E, D]`` → ``[…, H·E]``."""
+    """``[…, H·D]`` times a matrix, or a block a head ``[H, E, D]``: ``[…, H·E]``."""
+    if weight.dim() == 2:
+        return F.linear(x, weight)
     if weight.shape[0] == 1:
         return F.linear(x, weight[0])
     rows = x.reshape(-1, weight.shape[0], weight.shape[2]).transpose(0, 1)
@@ -137,16 +169,25 @@ class _Scan(_Run):
     def result(self) -> tuple[Tensor, State]:
         """See the base."""
         after: State = {}
-        for state, affine in self.analysis.scans or ():
-            shape = (*self.x.shape[:2], self.cell.op.width)
-            factor = self.lazy(affine.factor).expand(shape)
-            rest = self.lazy(affine.rest).expand(shape)
-            before = self.state[state]
-            found, after[state] = scan(factor, rest, initial_state=before)
-            self.values[state] = torch.cat([before[:, None].to(found.dtype), found[:, :-1]], 1)
-            self.values[self.analysis.final[state]] = found
+        for found in self.analysis.scans or ():
+            self._solve(found, after)
         output = self.lazy(Name(self.analysis.final[self.cell.op.output]))
         return output, after
+
+    def _solve(self, found: Scan, after: State) -> None:
+        """Values of one scan's states for all of time, before and after every step."""
+        shape = (*self.x.shape[:2], *self.cell.op.cells)
+        factor, rest = (
+            _joined([self.lazy(part).expand(shape) for part in parts])
+            for parts in (found.factor, found.rest)
+        )
+        before = _joined([self.state[state] for state in found.states])
+        h, last = scan(factor, rest, initial_state=before)
+        for state, value, end in zip(found.states, _parts(h), _parts(last), strict=True):
+            start = self.state[state][:, None].to(value.dtype)
+            self.values[state] = torch.cat([start, value[:, :-1]], 1)
+            self.values[self.analysis.final[state]] = value
+            after[state] = end
 
     def lazy(self, expression: Expression) -> Tensor:
         """An expression's value, with the assignments it needs."""
@@ -163,7 +204,7 @@ class _Scan(_Run):
             if isinstance(part, Apply):
                 for argument in part.arguments:
                     visit(argument)
-            elif isinstance(part, Name) and part.name not in self.values:
+            elif isinstance(part, Name) and part.name not in {**self.values, **found}:
                 visit(self.analysis.assignments[part.name])
                 found[part.name] = None
 
@@ -193,8 +234,8 @@ class _Steps(_Run):
                 continue
             free = [p for p in linear.products if not self.analysis.depends(p.argument)]
             parts = [self.product(p, self.value(p.argument, self.values)) for p in free]
-            bias = [] if linear.bias is None else [self.weight(linear.bias)]
-            found[call] = _sum([*parts, *bias]) if parts or bias else None
+            parts += self.bias(linear)
+            found[call] = _sum(parts) if parts else None
         return found
 
     def _joined(self) -> dict[str, tuple[Tensor, list[str]]]:
@@ -202,7 +243,8 @@ class _Steps(_Run):
         found: dict[str, list[str]] = {}
         for linear in self.linears.values():
             for p in linear.products:
-                if isinstance(p.argument, Name) and p.argument.name in self.state and not p.diagonal:
+                plain = not p.diagonal and not p.setting("rank")
+                if isinstance(p.argument, Name) and p.argument.name in self.state and plain:
                     found.setdefault(p.argument.name, []).append(p.name)
         return {
             state: (torch.cat([self.weight(name) for name in names], 1), names)
@@ -223,12 +265,16 @@ class _Steps(_Run):
         return torch.stack(outputs, 1), {n: v.to(self.state[n].dtype) for n, v in current.items()}
 
     def _slices(self) -> dict[str, tuple[Tensor, ...]]:
-        steps = self.x.shape[1]
         self.sliced = {
-            call: None if value is None else _over_time(value, steps)
+            call: None if value is None else self._over_time(value)
             for call, value in self.inputs.items()
         }
-        return {name: _over_time(value, steps) for name, value in self.values.items()}
+        return {name: self._over_time(value) for name, value in self.values.items()}
+
+    def _over_time(self, value: Tensor) -> tuple[Tensor, ...]:
+        """``[B, T, …]`` as ``T`` slices; a value without time is the same at every step."""
+        timed = value.dim() == self.x.dim()
+        return value.unbind(1) if timed else (value,) * self.x.shape[1]
 
     def _products(self, current: Values) -> dict[str, Tensor]:
         """This step's products of previous states with all their blocks."""
@@ -254,6 +300,10 @@ class _Steps(_Run):
         return _sum([*parts, *([] if known is None else [known[self.now]])])
 
 
-def _over_time(value: Tensor, steps: int) -> tuple[Tensor, ...]:
-    """``[B, T, D]`` as ``T`` slices; a value without time is the same at every step."""
-    return value.unbind(1) if value.dim() == 3 else (value,) * steps
+def _joined(parts: list[Tensor]) -> Tensor:
+    """One real tensor, or two as the parts of a complex one."""
+    return parts[0] if len(parts) == 1 else torch.complex(parts[0], parts[1])
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    return (x.real, x.imag) if x.is_complex() else (x,)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archdsl.blocks.nn.base import Context, Seeded, Site, heads_apart, widened
+from archdsl.blocks.nn.base import Context, Seeded, Site, heads_apart, unit, widened
 from archdsl.blocks.nn.functions import activate
 from archdsl.blocks.ops import dense as ops
 
@@ -271,7 +271,7 @@ class HeadNormalise(Site):
         if self.form == "softmax":
             y = y.softmax(-1)
         else:
-            y = y * torch.rsqrt(y.square().sum(-1, keepdim=True) + 1e-6)
+            y = unit(y)
         return y.flatten(-2).to(x.dtype)
 
 
@@ -280,11 +280,12 @@ class HeadScale(Site):
 
     def __init__(self, op: ops.HeadScale) -> None:
         super().__init__(op)
+        self.function = op.function
         self.weight = nn.Parameter(torch.full((op.heads,), op.start))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, H·D]`` → the same."""
-        y = heads_apart(x, self.weight.shape[0]) * self.weight[:, None]
+        y = heads_apart(x, self.weight.shape[0]) * activate(self.function, self.weight)[:, None]
         return y.flatten(-2).to(x.dtype)
 
 
@@ -299,11 +300,15 @@ class Multiply(Site):
 
 
 class Add(Site):
-    """``a + b``."""
+    """``a + b``, or ``a - b``."""
+
+    def __init__(self, op: ops.Add) -> None:
+        super().__init__(op)
+        self.negative = op.negative
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two of a shape give one of it."""
-        return x + y
+        return x - y if self.negative else x + y
 
 
 class RepeatHeads(Site):

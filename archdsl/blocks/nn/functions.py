@@ -25,3 +25,23 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def activate(name: str, x: Tensor) -> Tensor:
     """One of the language's activations, elementwise."""
     return ACTIVATIONS[name](x)
+
+
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    **ACTIVATIONS,
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": torch.div,
+    "neg": torch.neg,
+    "exp": torch.exp,
+    "expm1": torch.expm1,
+    "log": torch.log,
+    "cos": torch.cos,
+    "sin": torch.sin,
+    "sqrt": torch.sqrt,
+    "abs": torch.abs,
+    "max": torch.maximum,
+    "min": torch.minimum,
+}
+"""Elementwise functions of a cell's equations, arithmetic among them."""

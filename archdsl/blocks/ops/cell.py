@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import SkipValidation
 
-from archdsl.blocks.cell_analysis import Analysis, Product
+from archdsl.blocks.cell_analysis import Analysis, Linear, Product
 from archdsl.blocks.equations import Assignment, Name, text
 from archdsl.blocks.op import Buffer, Op, Shape, Type, Work
 
@@ -19,7 +20,8 @@ class CellRecurrence(Op):
 
     ``plan`` is how it runs: ``sequential`` a step at a time with everything that does not depend on
     the state computed for all of time beforehand; ``scan`` with the states found by parallel scans.
-    A ``linear`` of something that depends on the state has a block a head.
+    A ``linear`` of something that depends on the state has a block a head. With ``copies`` every state
+    has so many numbers a channel.
     """
 
     module: ClassVar[str] = "archdsl.blocks.nn.cell:CellRecurrence"
@@ -29,6 +31,7 @@ class CellRecurrence(Op):
     output: str
     equations: Annotated[tuple[Assignment, ...], SkipValidation]
     heads: int = 1
+    copies: int = 1
     plan: Literal["sequential", "scan"] = "sequential"
 
     @cached_property
@@ -40,44 +43,67 @@ class CellRecurrence(Op):
         """Features of the cell's width."""
         return (replace(inputs[0], width=self.width),)
 
+    @property
+    def cells(self) -> Shape:
+        """Shape of a state: a number a channel, or a channel and copy."""
+        return (self.width,) if self.copies == 1 else (self.width, self.copies)
+
     def shape(self, product: Product) -> Shape:
-        """``[D]``, ``[H, D/H, D/H]`` or ``[D, in]`` of one weight."""
+        """``[D]``, ``[D, N]``, ``[H, D/H, in/H]`` or ``[out, in]`` of one weight."""
         if product.diagonal:
-            return (self.width,)
-        if self.analysis.depends(product.argument):
-            size = self.width // self.heads
-            return (self.heads, size, size)
-        return (self.width, self.width_in if product.argument == Name("x") else self.width)
+            return self.cells if "copy" in self.analysis.axes(product.argument) else (self.width,)
+        given = self.width_in if product.argument == Name("x") else self.width
+        found = self.copies if product.setting("copies") is True else self.width
+        if self.by_head(product):
+            return (self.heads, found // self.heads, given // self.heads)
+        return (found, given)
+
+    def by_head(self, product: Product) -> bool:
+        """Whether a weight has a block a head: asked for, or of what depends on the state."""
+        recurrent = self.copies == 1 and self.analysis.depends(product.argument)
+        return product.setting("blocks") is True or (recurrent and not product.setting("rank"))
+
+    def matrices(self, product: Product) -> Mapping[str, Shape]:
+        """One weight, or the two thin ones whose product it is."""
+        rank = product.setting("rank")
+        if not isinstance(rank, int) or not rank:
+            return {product.name: self.shape(product)}
+        out, given = self.shape(product)
+        return {f"{product.name}_down": (rank, given), product.name: (out, rank)}
+
+    def bias(self, linear: Linear) -> Shape:
+        """A number for each that the ``linear`` gives."""
+        copies = dict(linear.call.options).get("copies") is True
+        return (self.copies if copies else self.width,)
 
     def parameters(self) -> Mapping[str, Shape]:
-        """A weight for every argument of every ``linear``, and its bias."""
+        """A weight for every argument of every ``linear``, its bias; and every ``parameter``."""
         found: dict[str, Shape] = {}
-        for linear in self.analysis.linears:
-            found |= {product.name: self.shape(product) for product in linear.products}
-            found |= {linear.bias: (self.width,)} if linear.bias else {}
+        for owner in self.analysis.owners:
+            if isinstance(owner, Linear):
+                for product in owner.products:
+                    found |= self.matrices(product)
+                found |= {owner.bias: self.bias(owner)} if owner.bias else {}
+            else:
+                found[owner.name] = self.cells if owner.copies else (self.width,)
         return found
 
     def state(self, length: int) -> Mapping[str, Buffer]:
-        """One number a channel and state, in float32."""
-        return {name: Buffer((self.width,)) for name in self.states}
+        """One number a channel (and copy) and state, in float32."""
+        return {name: Buffer(self.cells) for name in self.states}
 
     def flops(self, work: Work) -> int:
         """The products of its matrices."""
-        sizes = [self.shape(p) for linear in self.analysis.linears for p in linear.products]
-        matrices = [shape for shape in sizes if len(shape) > 1]
-        return 2 * work.tokens * sum(_size(shape) for shape in matrices)
+        products = [p for linear in self.analysis.linears for p in linear.products]
+        shapes = [self.matrices(p).values() for p in products if not p.diagonal]
+        return 2 * work.tokens * sum(prod(shape) for each in shapes for shape in each)
 
     @property
     def attributes(self) -> str:
         """Sizes and equations."""
         body = "; ".join(f"{e.target} = {text(e.value)}" for e in self.equations)
         heads = f", heads={self.heads}" if self.heads > 1 else ""
+        heads += f", copies={self.copies}" if self.copies > 1 else ""
         plan = f", plan={self.plan}" if self.plan != "sequential" else ""
-        return f"width_in={self.width_in}, width={self.width}{heads}{plan}, {body} → {self.output}"
-
-
-def _size(shape: Shape) -> int:
-    total = 1
-    for part in shape:
-        total *= part
-    return total
+        sizes = f"width_in={self.width_in}, width={self.width}{heads}{plan}"
+        return f"{sizes}, state={', '.join(self.states)}, {body} → {self.output}"

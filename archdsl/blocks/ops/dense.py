@@ -149,12 +149,13 @@ class HeadNormalise(Op):
 
 
 class HeadScale(Op):
-    """A learned scale a head, or a channel, times a stream: ``D ⊙ x`` of a direct path."""
+    """A learned scale a head, or a channel, times a stream: ``f(D) ⊙ x`` of a direct path."""
 
     module: ClassVar[str] = NN + "dense:HeadScale"
     width: int
     heads: int
     start: float = 1.0
+    function: Activation = "none"
 
     def parameters(self) -> Mapping[str, Shape]:
         """``weight [heads]``."""
@@ -169,10 +170,11 @@ class Multiply(Op):
 
 
 class Add(Op):
-    """``a + b``."""
+    """``a + b``, or ``a - b``."""
 
     module: ClassVar[str] = NN + "dense:Add"
     inputs: ClassVar[int] = 2
+    negative: bool = False
 
 
 class RepeatHeads(Op):

@@ -31,12 +31,18 @@ class Layers(Op):
         copies: which region each copy of weights is of.
         order: which copy each run uses; a copy that runs twice is tied, and has a state each run.
         labels: a name for each run (``linear``), for printing.
+        width: channels behind the last one, where they are not those before the first.
     """
 
     module: ClassVar[str] = NN + "Layers"
     copies: tuple[int, ...]
     order: tuple[int, ...]
     labels: tuple[str | None, ...] = ()
+    width: int | None = None
+
+    def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
+        """The input, with the new width where there is one."""
+        return (inputs[0] if self.width is None else replace(inputs[0], width=self.width),)
 
     @property
     def plain(self) -> bool:

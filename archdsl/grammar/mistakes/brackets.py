@@ -50,6 +50,7 @@ def unclosed(place: Place) -> Finding | None:
     if not place.opened:
         return None
     blamed: Opening | None
+    closing: Sequence[Opening]
     if place.ended:
         blamed, closing = _blamed(place), place.opened
     elif place.text in CLOSED:

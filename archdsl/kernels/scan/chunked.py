@@ -1,10 +1,10 @@
-"""Block-parallel form of the diagonal recurrence in plain PyTorch, with a hand-written backward.
+"""Tiled form of the diagonal recurrence in plain PyTorch, with a hand-written backward.
 
-Time is cut into n blocks that advance together. A first sweep finds each block's decay and its end
-from a zero start; carries then pass along the blocks; a second sweep runs the recurrence from the
-true starts. With enough elements beside time, n is 1 and only the last sweep remains. The backward
-is the same recurrence in reverse: g_t = dh_t + conj(a_{t+1}) g_{t+1}, db = g, da_t = g_t
-conj(h_{t-1}).
+Time is cut into tiles that fit in cache. Within a tile, neighbouring tokens are combined into one,
+(a, b) then (a', b') being (a' a, a' b + b'), the half as long recurrence is solved the same way, and
+the tokens left out follow from their neighbours (Blelloch, CMU-CS-90-190): a few large operations
+in place of one small one a token. The backward is the same recurrence in reverse:
+g_t = dh_t + conj(a_{t+1}) g_{t+1}, db = g, da_t = g_t conj(h_{t-1}).
 """
 
 from typing import Any
@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archdsl.kernels.common import divide
-from archdsl.kernels.scan.flops import default_blocks
+from archdsl.kernels.scan.flops import BASE, default_tile
 
 
 def recur(a: Tensor, b: Tensor, out: Tensor, start: Tensor, reverse: bool = False) -> Tensor:
@@ -22,47 +21,50 @@ def recur(a: Tensor, b: Tensor, out: Tensor, start: Tensor, reverse: bool = Fals
     `start` [B, D]; returns the state after the last token visited.
     """
     length = b.shape[1]
-    blocks = default_blocks(length, b.shape[2], b.shape[0])
-    size = length // blocks
-    rest = length - blocks * size
-    main = slice(rest, None) if reverse else slice(0, length - rest)
-    views = [_columns(x[:, main], blocks, reverse) for x in (a, b, out)]
-    state = _blocks(views[0], views[1], views[2], start, reverse)
-    if not rest:
-        return state
-    tail = slice(0, rest) if reverse else slice(length - rest, None)
-    views = [_columns(x[:, tail], 1, reverse) for x in (a, b, out)]
-    return _sweep(views[0], views[1], views[2], state.unsqueeze(1))[:, 0]
-
-
-def _columns(x: Tensor, blocks: int, reverse: bool) -> list[Tensor]:
-    """Views [B, blocks, D] of the tokens at each position of their block, in visiting order."""
-    columns = list(divide(x, 1, blocks, -1).unbind(2))
-    return columns[::-1] if reverse else columns
-
-
-def _blocks(
-    a: list[Tensor], b: list[Tensor], out: list[Tensor], start: Tensor, reverse: bool
-) -> Tensor:
-    """Run all blocks; returns the state after the last one."""
-    if b[0].shape[1] == 1:
-        return _sweep(a, b, out, start.unsqueeze(1))[:, 0]
-    ends, total = b[0].clone(), a[0].clone()
-    for decay, write in zip(a[1:], b[1:], strict=True):
-        torch.addcmul(write, decay, ends, out=ends)
-        total.mul_(decay)
-    starts = torch.empty_like(ends)
-    order = range(ends.shape[1])
-    for block in reversed(order) if reverse else order:
-        starts[:, block] = start
-        start = torch.addcmul(ends[:, block], total[:, block], start)
-    _sweep(a, b, out, starts)
+    size = default_tile(length, b.shape[2], b.shape[0])
+    begins = range(0, length, size)
+    for begin in reversed(begins) if reverse else begins:
+        tile = slice(begin, begin + size)
+        start = _solve(a[:, tile], b[:, tile], out[:, tile], start, reverse)
     return start
 
 
-def _sweep(a: list[Tensor], b: list[Tensor], out: list[Tensor], state: Tensor) -> Tensor:
-    for decay, write, target in zip(a, b, out, strict=True):
-        state = torch.addcmul(write, decay, state, out=target)
+def _solve(a: Tensor, b: Tensor, out: Tensor, start: Tensor, reverse: bool) -> Tensor:
+    """Fill `out` for one tile; returns the last state visited, a view of `out`."""
+    length = b.shape[1]
+    if length <= BASE:
+        return _sweep(a, b, out, start, reverse)
+    spare = length % 2
+    early, late = slice(0, length - spare, 2), slice(1, length, 2)
+    if reverse:
+        early, late = slice(spare + 1, length, 2), slice(spare, length, 2)
+    decay = a[:, late] * a[:, early]
+    write = torch.addcmul(b[:, late], a[:, late], b[:, early])
+    solved = out[:, late]
+    state = _solve(decay, write, solved, start, reverse)
+    _between(a[:, early], b[:, early], out[:, early], solved, start, reverse)
+    if not spare:
+        return state
+    rest = 0 if reverse else -1
+    return torch.addcmul(b[:, rest], a[:, rest], state, out=out[:, rest])
+
+
+def _between(
+    a: Tensor, b: Tensor, out: Tensor, solved: Tensor, start: Tensor, reverse: bool
+) -> None:
+    """The tokens left out by a halving, each from the solved token visited before it."""
+    first, others, before = (-1, slice(0, -1), slice(1, None))
+    if not reverse:
+        first, others, before = (0, slice(1, None), slice(0, -1))
+    torch.addcmul(b[:, first], a[:, first], start, out=out[:, first])
+    torch.addcmul(b[:, others], a[:, others], solved[:, before], out=out[:, others])
+
+
+def _sweep(a: Tensor, b: Tensor, out: Tensor, state: Tensor, reverse: bool) -> Tensor:
+    """One token after the other."""
+    order = range(b.shape[1])
+    for token in reversed(order) if reverse else order:
+        state = torch.addcmul(b[:, token], a[:, token], state, out=out[:, token])
     return state
 
 

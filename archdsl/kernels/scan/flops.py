@@ -1,16 +1,15 @@
-"""Operations and block count of the `scan` family, without importing torch."""
+"""Operations and tile length of the `scan` family, without importing torch."""
 
-LANES = 32768
-"""Elements one step should touch: enough to share among threads, few enough to stay in cache."""
+TILE = 1 << 18
+"""Elements of a tile: what fits in the second-level cache a few times over."""
 
-MIN_BLOCK = 16
-"""Shortest run of tokens worth a block of its own."""
+BASE = 8
+"""Tokens below which single steps are cheaper than another halving."""
 
 
-def default_blocks(length: int, width: int, batch: int = 1) -> int:
-    """Parallel blocks to cut `length` tokens into; `batch * width` elements advance together."""
-    wanted = -(-LANES // max(batch * width, 1))
-    return max(1, min(wanted, length // MIN_BLOCK, int(length**0.5)))
+def default_tile(length: int, width: int, batch: int = 1) -> int:
+    """Tokens processed together; `batch * width` elements advance side by side."""
+    return max(BASE, min(length, TILE // max(batch * width, 1)))
 
 
 def flops(batch: int, length: int, width: int) -> int:

@@ -1,0 +1,115 @@
+"""Definitions written out where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from archdsl.compiler import unknown
+from archdsl.compiler.arguments import Bound, bind
+from archdsl.compiler.components import body as body_of
+from archdsl.compiler.components import last_body
+from archdsl.compiler.context import At, Call, Closure, Frame
+from archdsl.compiler.names import Scope
+from archdsl.compiler.terms import Broken, LayerTerm, Origin, Series, Term
+from archdsl.compiler.values import wrong_type
+from archdsl.diagnostics import ArchError
+from archdsl.grammar import ast
+
+if TYPE_CHECKING:
+    from archdsl.compiler.elaborate import Elaborator
+
+
+def written_out(
+    elaborator: Elaborator,
+    scope: Scope,
+    item: ast.Def,
+    expression: ast.Component,
+    at: At,
+    calls: tuple[Call, ...],
+) -> Term:
+    """What a definition means at a place of use."""
+    elaborator.written.add(id(item))
+    parameters = [parameter.name for parameter in item.parameters or ()]
+    before = len(elaborator.report.diagnostics)
+    given = bind(expression.text, parameters, calls, elaborator.report)
+    misnamed = len(elaborator.report.diagnostics) > before
+    frame = use_frame(elaborator, scope, item, expression, at, given)
+    lacking = [name for name in parameters if name not in frame.parameters]
+    for name in lacking if not misnamed else ():
+        elaborator.report.add(unknown.missing_argument(expression, name, at))
+    if lacking:
+        return Broken(at.frame.spot(expression.span))
+    inner = replace(at, frame=frame, path=(*at.path, item.name), calls=(), each=None)
+    return meaning(elaborator, item, expression, inner, calls)
+
+
+def meaning(
+    elaborator: Elaborator,
+    item: ast.Def,
+    expression: ast.Component,
+    at: At,
+    calls: tuple[Call, ...],
+) -> Term:
+    """The value or the layers of a definition in its own frame."""
+    call = last_body(calls)
+    if item.body is None:
+        assert item.value is not None
+        passed = () if call is None else (replace(call, arguments=()),)
+        term = elaborator.term(item.value, replace(at, calls=passed))
+        if at.frame.scope.library and isinstance(term, LayerTerm):
+            term.origin = Origin(expression.text, tuple(at.frame.parameters.values()))
+        return term
+    if call is not None:
+        raise ArchError(unknown.unexpected_body(expression, at))
+    if not at.expect.layers:
+        found = f"`{expression.text}`, a sequence of layers"
+        raise ArchError(wrong_type(at, expression.span, found))
+    children = body_of(elaborator, item.body, at, labelled=False)
+    return Series(at.frame.spot(item.body.span), tuple(child.term for child in children))
+
+
+def use_frame(
+    elaborator: Elaborator,
+    scope: Scope,
+    item: ast.Def,
+    expression: ast.Component,
+    at: At,
+    given: Mapping[str, Bound],
+) -> Frame:
+    """The frame of one use: what its parameters were given, and draws of its own."""
+    closures: dict[str, Closure] = {}
+    trail = at.frame.trail if scope.library else (expression.name_span, *at.frame.trail)
+    frame = Frame(
+        scope=scope,
+        key=elaborator.key("use", id(expression), at.frame.key),
+        parameters=closures,
+        each=at.frame.each,
+        anchor=at.frame.spot(expression.name_span) if scope.library else None,
+        trail=trail,
+        locals=at.frame.locals.difference(p.name for p in item.parameters or ()),
+    )
+    for parameter in item.parameters or ():
+        closure = _closure(item, parameter, given.get(parameter.name), frame, at)
+        if closure is not None:
+            closures[parameter.name] = closure
+    return frame
+
+
+def with_parameters(frame: Frame, closures: Mapping[str, Closure]) -> Frame:
+    """The frame with other parameters."""
+    return replace(frame, parameters=closures)
+
+
+def _closure(
+    item: ast.Def, parameter: ast.Parameter, bound: Bound | None, frame: Frame, at: At
+) -> Closure | None:
+    """What a parameter was given: its argument as the caller wrote it, else its default."""
+    name, what = parameter.name, f"`{parameter.name}` of `{item.name}`"
+    if bound is not None:
+        path = (*bound.call.path, name)
+        return Closure(name, bound.argument.value, bound.call.frame, path, what)
+    if parameter.default is None:
+        return None
+    return Closure(name, parameter.default, frame, (*at.path, item.name, name), default=True)

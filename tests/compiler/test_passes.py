@@ -1,0 +1,176 @@
+"""Passes: each leaves a valid graph that means the same, and does what it says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from blocks.contract import SUBJECTS, Subject, tokens
+from blocks.written import arch, built
+from tolerances import EXACT, assert_close
+
+from archdsl.blocks.op import Op
+from archdsl.blocks.ops.dense import Gate, GatedNorm, Linear, MergedLinear, Norm
+from archdsl.compiler.canonical import canonical_text
+from archdsl.compiler.cost import Cost
+from archdsl.compiler.graph import Graph, Node
+from archdsl.compiler.passes import PIPELINE, STAGES, run
+
+
+def graph_of(layers: str) -> Graph:
+    return arch(f"embed(dim = 16, vocab = 11) {layers} lm_head").graph
+
+
+def found(graph: Graph, kind: type[Op]) -> list[Node]:
+    return [node for _, node in graph.walk() if type(node.op) is kind]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_every_pass_leaves_a_valid_graph_of_the_same_cost(subject: Subject, stage: str) -> None:
+    graph = arch(subject.text()).graph
+    after = run(graph, stage)
+    after.verify()
+    assert Cost(after).params == Cost(graph).params
+    assert Cost(after).state_bytes(9) == Cost(graph).state_bytes(9)
+    assert Cost(after).flops(64) == Cost(graph).flops(64)
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_a_model_computes_the_same_after_every_pass(stage: str) -> None:
+    body = f"embed(dim = 16, vocab = 11) {' '.join(LAYERS)} lm_head"
+    full, partial = built(body, dtype="float64"), built(body, dtype="float64", stage=stage)
+    x = tokens(2, 20)
+    with torch.no_grad():
+        assert_close(partial(x), full(x), EXACT)
+
+
+LAYERS = (
+    "residual { rms_norm gated_deltanet(heads = 2, expand_k = 1) }",
+    "residual { layer_norm attention(heads = 2, bias = true) }",
+    "residual { rms_norm swiglu }",
+    "mamba2(heads = 2, state = 4)",
+)
+
+
+def test_passes_do_not_change_the_graph_they_are_given() -> None:
+    graph = graph_of(" ".join(LAYERS))
+    before = graph.text()
+    run(graph)
+    assert graph.text() == before
+
+
+def test_a_second_run_finds_nothing_left_to_fuse() -> None:
+    once = run(graph_of(" ".join(LAYERS)), "fuse")
+    again = PIPELINE["fuse"](PIPELINE["merge"](once))
+    assert canonical_text(again) == canonical_text(once)
+
+
+def test_the_driver_stops_at_the_stage_it_is_told() -> None:
+    graph = graph_of("gla(heads = 2)")
+    assert run(graph, "lower") is graph
+    assert not found(run(graph, "recognise"), MergedLinear)
+    assert found(run(graph, "merge"), MergedLinear)
+    assert not found(run(graph, "merge"), GatedNorm)
+    assert found(run(graph, "fuse"), GatedNorm)
+
+
+def test_the_driver_verifies_between_passes() -> None:
+    def broken(graph: Graph) -> Graph:
+        other = Graph(graph.stream)
+        lie = Node("lie", Linear(width_in=1, width_out=1), (other.input,), (graph.stream,))
+        other.add(lie)
+        return other
+
+    with pytest.raises(AssertionError, match="lie"):
+        run(graph_of("linear"), "broken", {"broken": broken})
+
+
+# --- merged projections ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "names"),
+    [
+        ("attention(heads = 2)", ("query", "key", "value")),
+        ("swiglu", ("gate", "up")),
+        ("gla(heads = 2)", ("decay_down", "query", "key", "value", "gate")),
+        ("mamba2(heads = 2)", ("decay", "query", "key", "value", "gate")),
+    ],
+)
+def test_projections_of_one_input_become_one_product(layer: str, names: tuple[str, ...]) -> None:
+    [merged] = found(run(graph_of(layer), "merge"), MergedLinear)
+    assert merged.op.names == names
+    assert merged.name.endswith(".projections")
+
+
+@pytest.mark.parametrize("layer", ["mlp", "linear", "parallel { linear linear }"])
+def test_projections_of_different_layers_stay_apart(layer: str) -> None:
+    assert not found(run(graph_of(layer), "merge"), MergedLinear)
+
+
+def test_merged_weights_keep_the_names_and_order_of_the_parts() -> None:
+    body = "embed(dim = 16, vocab = 11) residual { attention(heads = 2, bias = true) } lm_head"
+    merged, apart = built(body), built(body, stage="lower")
+    assert set(merged.state_dict()) == set(apart.state_dict())
+    for name, weight in apart.state_dict().items():
+        assert torch.equal(merged.state_dict()[name], weight)
+
+
+def test_weights_move_between_merged_and_unmerged_models() -> None:
+    body = "embed(dim = 16, vocab = 11) gla(heads = 2) attention(heads = 2, bias = true) lm_head"
+    merged, apart, x = built(body, seed=1), built(body, seed=2, stage="lower"), tokens(2, 9)
+    merged.load_state_dict(apart.state_dict())
+    torch.testing.assert_close(merged(x), apart(x))
+    other = built(body, seed=3, stage="lower")
+    other.load_state_dict(merged.state_dict())
+    assert torch.equal(other(x), apart(x))
+
+
+def test_a_missing_part_is_missed_by_its_own_name() -> None:
+    model = built("embed(dim = 16, vocab = 11) residual { attention(heads = 2) } lm_head")
+    weights = model.state_dict()
+    before = weights["residual.attention.key.weight"].clone()
+    del weights["residual.attention.key.weight"]
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert missing == ["residual.attention.key.weight"]
+    assert unexpected == []
+    assert torch.equal(model.state_dict()["residual.attention.key.weight"], before)
+    with pytest.raises(RuntimeError, match=r"residual\.attention\.key\.weight"):
+        model.load_state_dict(weights)
+
+
+def test_a_part_of_another_shape_is_refused_by_its_own_name() -> None:
+    model = built("embed(dim = 16, vocab = 11) residual { attention(heads = 2) } lm_head")
+    weights = model.state_dict() | {"residual.attention.key.weight": torch.zeros(4, 16)}
+    with pytest.raises(RuntimeError, match=r"key\.weight has shape \(4, 16\)"):
+        model.load_state_dict(weights)
+
+
+# --- epilogues ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "gate_first"), [("gla(heads = 2)", False), ("mamba2(heads = 2)", True)]
+)
+def test_a_norm_and_its_gate_become_one_operation(layer: str, gate_first: bool) -> None:
+    graph = run(graph_of(layer), "fuse")
+    [pair] = found(graph, GatedNorm)
+    assert pair.op.gate_first is gate_first
+    assert not found(graph, Norm)
+    assert not found(graph, Gate)
+
+
+@pytest.mark.parametrize("layer", ["rms_norm", "swiglu", "rms_norm swiglu"])
+def test_a_norm_or_gate_alone_stays_as_it_is(layer: str) -> None:
+    graph = graph_of(layer)
+    for kind in (Norm, Gate):
+        assert len(found(run(graph, "fuse"), kind)) == len(found(graph, kind))
+
+
+def test_every_site_with_a_choice_of_forms_has_a_kernel_and_a_reason() -> None:
+    graph = run(graph_of(" ".join([*LAYERS, "hgrn", "deltanet(heads = 2)"])))
+    notes = [note for _, node in graph.walk() for note in node.notes if note.startswith("kernel ")]
+    assert len(notes) == 5
+    assert {note.partition(":")[0] for note in notes} == {
+        "kernel delta", "kernel decay", "kernel softmax", "kernel scan",
+    }  # fmt: skip

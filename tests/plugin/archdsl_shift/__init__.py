@@ -1,0 +1,1 @@
+"""A component for archdsl that lives in a package of its own."""

@@ -1,0 +1,45 @@
+"""``token_shift``: what the user writes, and the operation it becomes. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import ClassVar
+
+from archdsl.blocks.base import Builder, Children, Layer, Real, Value, features
+from archdsl.blocks.op import Buffer, Op, Shape, Type
+
+
+class TokenShift(Layer):
+    """``x_t + m ⊙ x_{t-1}``, with a learned mix ``m`` that starts at ``start``.
+
+    The token shift of RWKV (arXiv 2305.13048 §3.1), as a residual.
+    """
+
+    name: ClassVar[str] = "token_shift"
+    start: Real = Fraction(1, 2)
+
+    def infer(self, stream: Type) -> Type:
+        """Any features."""
+        features(stream, self.name)
+        return stream
+
+    def lower(self, build: Builder, stream: Value, children: Children) -> Value:
+        """One operation."""
+        return build.add(Shift(width=stream.type.width, start=float(self.start)), stream)
+
+
+class Shift(Op):
+    """``[B, T, width]`` → the same; carries the last position."""
+
+    module: ClassVar[str] = "archdsl_shift.module:Shift"
+    width: int
+    start: float
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """``mix [width]``."""
+        return {"mix": (self.width,)}
+
+    def state(self, length: int) -> Mapping[str, Buffer]:
+        """The last position, in the model's dtype."""
+        return {"last": Buffer((self.width,), "model")}

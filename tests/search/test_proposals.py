@@ -1,0 +1,176 @@
+from dataclasses import replace
+
+import pytest
+from fakes import ACCURACY, FakeSpace
+from runs import SAMPLERS, space_of
+
+from archdsl.search.proposals import Proposer, distribution, every
+from archdsl.search.records import ARCH, OUTCOME, SCORES, Record, rung_key
+from archdsl.search.seeds import seed_of
+
+
+def describe(arch):
+    return {ARCH: {"key": arch.hash, "choices": arch.choices, "assignment": arch.assignment}}
+
+
+def proposer(sampler="random", space=None, directions=("maximize",), stages=2, seed=0):
+    return Proposer(
+        space or FakeSpace(), SAMPLERS[sampler], seed, list(directions), stages,
+        "hidden_covariance", describe,
+    )  # fmt: skip
+
+
+def finished(proposal, number, state="complete", value=0.5, directions=1, rungs=0, score=0.0):
+    attributes = dict(proposal.attributes)
+    attributes[SCORES] = {"values": {"hidden_covariance": score}, "seconds": 0.0}
+    for rung in range(rungs):
+        attributes[rung_key(rung)] = {
+            "step": rung, "objectives": [value] * directions, "measures": {}, "curves": {},
+            "seconds": 0.0,
+        }  # fmt: skip
+    if state != "complete":
+        attributes[OUTCOME] = {"reason": "rank", "message": ""}
+    values = (value,) * directions if state == "complete" else None
+    return Record(number, number, state, values, attributes, proposal.params, proposal.distributions)
+
+
+def search(made, trials, states=("complete",), directions=1):
+    records = []
+    for number in range(trials):
+        proposal = made.propose(records)
+        if proposal is None:
+            break
+        state = states[number % len(states)]
+        records.append(finished(proposal, number, state, number / 10, directions))
+    return records
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+@pytest.mark.parametrize("directions", [("maximize",), ("maximize", "minimize")])
+def test_a_proposal_depends_on_seed_and_trials_alone(sampler, directions):
+    states = ("complete", "pruned", "fail")
+    whole = search(proposer(sampler, directions=directions), 14, states, len(directions))
+    for known in (0, 5, 13):
+        again = proposer(sampler, directions=directions).propose(whole[:known])
+        assert dict(again.params) == dict(whole[known].params)
+    other = search(proposer(sampler, directions=directions, seed=1), 14, states, len(directions))
+    assert [r.params for r in other] != [r.params for r in whole]
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_nothing_is_proposed_twice_and_the_end_is_seen(sampler):
+    records = search(proposer(sampler), 30)
+    assert len(records) == FakeSpace().count() == 20
+    assert len({record.key for record in records}) == 20
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_constraints_hold_before_anything_is_a_trial(sampler):
+    space = FakeSpace(largest=200)
+    feasible = [arch for arch in every(space) if space.feasible(arch)]
+    records = search(proposer(sampler, space), 30)
+    assert {r.key for r in records} == {arch.hash for arch in feasible}
+    assert len(records) < 20
+    assert sum(r.arch["proposal"]["effort"]["infeasible"] for r in records) > 0
+
+
+def test_a_large_space_is_not_walked_through():
+    class Large(FakeSpace):
+        def count(self):
+            return 10**9
+
+    records = search(proposer(space=Large()), 30)
+    assert 15 <= len(records) <= 20
+
+
+def test_every_architecture_is_walked_once():
+    hashes = [arch.hash for arch in every(FakeSpace())]
+    assert len(hashes) == len(set(hashes)) == 20
+
+
+def test_ranges_are_ordered_and_choices_are_words():
+    from fakes import MEMORY, WIDTH, FakeSite
+
+    assert distribution(WIDTH).high == 3
+    assert distribution(MEMORY).choices == ("gru", "linear", "rnn")
+    alike = FakeSite("a", "choice", ("x", "x"))
+    assert distribution(alike).choices == ("0: x", "1: x")
+
+
+def test_how_far_a_trial_came_orders_it():
+    made = proposer(stages=3)
+    first = made.propose([])
+    records = [
+        finished(first, 0),
+        finished(first, 1, "pruned", 0.9, rungs=2),
+        finished(first, 2, "pruned", 0.1, rungs=2),
+        finished(first, 3, "pruned", 0.99, rungs=1),
+        finished(first, 4, "pruned", score=5.0),
+        finished(first, 5, "pruned", score=-5.0),
+        finished(first, 6, "fail"),
+    ]
+    shortfalls = made._shortfalls(records)
+    order = [shortfalls[number] for number in range(7)]
+    assert order == sorted(order)
+    assert len(set(order)) == 7
+    assert order[0] == 0
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.parametrize("directions", [("maximize",), ("maximize", "minimize")])
+def test_samplers_learn_from_trials_that_were_cut(sampler, directions):
+    """Wide ones are cut early, narrow ones go on: proposals get narrow without one complete trial."""
+
+    class Wide(FakeSpace):
+        """So many that nothing is proposed twice."""
+
+    made = proposer(sampler, Wide(), directions)
+    made.describe = lambda arch: {ARCH: {"key": str(next(numbers)), "choices": arch.choices}}
+    numbers = iter(range(10**6))
+    records, widths = [], []
+    for number in range(60):
+        proposal = made.propose(records)
+        width = proposal.arch.width
+        widths.append(width)
+        record = finished(proposal, number, "pruned", 0.1, len(directions), rungs=int(width <= 4),
+                          score=-float(width))  # fmt: skip
+        records.append(record)
+    assert sum(widths[40:]) / 20 < sum(widths[:10]) / 10
+
+
+def test_running_trials_of_others_are_seen_and_not_repeated():
+    made = proposer("tpe")
+    records = search(made, 6)
+    running = replace(records[5], state="running", values=None)
+    proposal = made.propose([*records[:5], running])
+    assert proposal.attributes[ARCH]["key"] not in {record.key for record in records}
+
+
+def test_genetic_search_makes_generations():
+    made = proposer("nsga2")
+    records = search(made, 10)
+    generations = [
+        r.arch["proposal"]["carried"].get("NSGAIISampler:generation") for r in records
+    ]
+    assert generations[:3] == [0, 0, 0]
+    assert max(g for g in generations if g is not None) >= 2
+
+
+def test_seeds_depend_on_every_part():
+    assert seed_of(1, 2) == seed_of(1, 2)
+    assert len({seed_of(1, 2), seed_of(2, 1), seed_of(12), seed_of("1", 2, 3)}) == 4
+
+
+def test_choices_that_do_not_fit_together_count_as_infeasible():
+    from archdsl.diagnostics import ArchError, Diagnostic
+
+    class Misfit(FakeSpace):
+        def decide(self, choose):
+            arch = super().decide(choose)
+            if arch.choices["model.memory"] == "rnn":
+                raise ArchError(Diagnostic("misfit", "rnn does not fit"))
+            return arch
+
+    records = search(proposer(space=Misfit()), 30)
+    assert len(records) == 12
+    assert space_of().objectives == (ACCURACY,)

@@ -1,0 +1,305 @@
+"""Random architectures of a wide space, each through its whole life.
+
+    python -m tests.studies.architectures --count 300 --seed 0 --compile 20
+
+draws architectures from ``wide.arch``, every choice with equal odds, and checks of each what the
+language promises: it compiles, trains a step, decodes with the same outputs token by token and in any
+chunks, sees no later token where it says so, costs exactly what its cost says, and survives its
+checkpoint and its closed text. What fails is listed with the seed and the text that shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import archdsl
+from archdsl import Arch, Space
+from archdsl.blocks.op import Work
+from archdsl.compiler.checkpoint import load
+from archdsl.compiler.model import Model
+from archdsl.grammar.format import format_program
+from archdsl.grammar.parse import parse
+
+SPACE = Path(__file__).with_name("wide.arch")
+
+LENGTH = 97
+BATCH = 2
+CLOSE = 1e-4
+"""How far decoded outputs may be from the parallel ones, relative to the largest (issue 2)."""
+
+
+@dataclass
+class Life:
+    """One architecture, and what its checks share."""
+
+    seed: int
+    arch: Arch
+
+    @cached_property
+    def model(self) -> Model:
+        """Compiled once; the checks leave its weights alone."""
+        return self.arch.compile(seed=self.seed)
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """``[B, T]`` of its vocabulary."""
+        symbols = self.model.get_parameter("embed.weight").shape[0]
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randint(symbols, (BATCH, LENGTH), generator=generator)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """What the parallel form gives."""
+        with torch.no_grad():
+            return self.model(self.tokens)
+
+    def chunkings(self) -> Iterator[list[int]]:
+        """One token at a time, a few tokens at a time, and any sizes."""
+        yield [1] * LENGTH
+        yield [64, LENGTH - 64]
+        rng, sizes = random.Random(self.seed), []
+        while sum(sizes) < LENGTH:
+            sizes.append(min(rng.randint(1, 40), LENGTH - sum(sizes)))
+        yield sizes
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest expected element, at least one."""
+    assert bool(torch.isfinite(found).all()), "not finite"
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
+
+
+# --- checks: each gives a figure to show, or raises --------------------------------------------------
+
+
+def compiles(life: Life) -> float:
+    """A valid graph, a module, finite logits."""
+    life.arch.graph.verify()
+    assert bool(torch.isfinite(life.logits).all()), "logits are not finite"
+    return 0.0
+
+
+def trains(life: Life) -> float:
+    """One step: a finite loss, a finite gradient for every parameter, another loss behind it."""
+    model = life.arch.compile(seed=life.seed)
+    targets = life.tokens[:, 1:] if life.logits.shape[1] > 1 else life.tokens[:, 0] % 5
+    loss = model.loss(life.tokens[:, :-1], targets)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{name} has no gradient"
+        assert bool(torch.isfinite(parameter.grad).all()), f"{name} has no finite gradient"
+    torch.optim.SGD(model.parameters(), lr=1e-4).step()
+    after = model.loss(life.tokens[:, :-1], targets)
+    assert bool(torch.isfinite(after)), "the loss is not finite behind a step"
+    return 0.0
+
+
+def decodes(life: Life) -> float:
+    """Step, prefill in any chunks, and the parallel form give the same."""
+    if not life.model.cost.causal:
+        return 0.0
+    return max(decoded(life, sizes) for sizes in life.chunkings())
+
+
+def decoded(life: Life, sizes: list[int]) -> float:
+    """How far one way to decode is from the parallel form."""
+    state, rows = life.model.init_state(BATCH), []
+    with torch.no_grad():
+        for part in life.tokens.split(sizes, 1):
+            logits, state = life.model.prefill(part, state)
+            rows.append(logits)
+    error = apart(torch.cat(rows, 1), life.logits)
+    assert error <= CLOSE, f"chunks of {sizes[:4]}… are {error:.1e} apart"
+    return error
+
+
+def causal(life: Life) -> float:
+    """No output sees a later token, where the cost says so."""
+    if not life.model.cost.causal:
+        return 0.0
+    cut = LENGTH // 2
+    changed = life.tokens.clone()
+    changed[:, cut:] = 0
+    with torch.no_grad():
+        error = apart(life.model(changed)[:, :cut], life.logits[:, :cut])
+    assert error <= CLOSE, f"earlier outputs move by {error:.1e}"
+    return error
+
+
+def parameters(life: Life) -> float:
+    """As many as the cost says."""
+    found = sum(p.numel() for p in life.model.parameters())
+    assert found == life.arch.cost.params, f"{found} are not {life.arch.cost.params}"
+    return float(found)
+
+
+def states(life: Life) -> float:
+    """As large as the cost says, fresh and behind any number of tokens."""
+    cost, model = life.arch.cost, life.model
+    state, length = model.init_state(BATCH), 0
+    for size in (0, 3, 30) if cost.causal else (0,):
+        if size:
+            with torch.no_grad():
+                _, state = model.prefill(life.tokens[:, :size], state)
+        length += size
+        found, said = model.state_bytes(state), BATCH * cost.state_bytes(length)
+        assert found == said, f"{found} bytes are not {said} behind {length} tokens"
+    return float(model.state_bytes(state))
+
+
+def flops(life: Life) -> float:
+    """Within 5 % of what PyTorch counts, for a sequence and for a step."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        life.model(life.tokens)
+    work = [(counter.get_total_flops(), Work(LENGTH, BATCH))]
+    if life.model.cost.causal:
+        with torch.no_grad():
+            _, state = life.model.prefill(life.tokens, life.model.init_state(BATCH))
+            with FlopCounterMode(display=False) as counter:
+                life.model.step(life.tokens[:, 0], state)
+        work.append((counter.get_total_flops(), Work(LENGTH + 1, BATCH, "decode")))
+    errors = [abs(life.arch.cost.total_flops(asked) - found) / found for found, asked in work]
+    assert max(errors) <= 0.05, f"{max(errors):.1%} from PyTorch's count"
+    return max(errors)
+
+
+def checkpoint(life: Life) -> float:
+    """A saved model loads as the same model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        life.model.save(str(path))
+        other = load(path)
+    assert other.arch.hash == life.arch.hash, "another architecture was loaded"
+    with torch.no_grad():
+        assert torch.equal(other(life.tokens), life.logits), "the loaded model gives other logits"
+    return 0.0
+
+
+def closed_text(life: Life) -> float:
+    """The closed text is one architecture with the same hash, however it is laid out."""
+    once = format_program(parse(life.arch.text))
+    assert format_program(parse(once)) == once, "formatting twice changes the text again"
+    for text in (life.arch.text, once):
+        space = archdsl.loads(text)
+        assert space.count() == 1, f"the closed text has {space.count()} architectures"
+        assert space.sample(0).hash == life.arch.hash, "the closed text hashes otherwise"
+    return 0.0
+
+
+def compiled(life: Life, backend: str = "inductor") -> float:
+    """``torch.compile(fullgraph=True)`` gives the same."""
+    torch.compiler.reset()
+    model = torch.compile(life.model, fullgraph=True, dynamic=False, backend=backend)
+    with torch.no_grad():
+        error = apart(model(life.tokens), life.logits)
+    assert error <= CLOSE, f"compiled outputs are {error:.1e} apart"
+    return error
+
+
+Check = Callable[[Life], float]
+
+CHECKS: tuple[Check, ...] = (
+    compiles, trains, decodes, causal, parameters, states, flops, checkpoint, closed_text,
+)  # fmt: skip
+
+
+# --- the study ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """What one check found over all architectures."""
+
+    passed: int = 0
+    worst: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """A whole study."""
+
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    kinds: dict[str, int] = field(default_factory=dict)
+    hashes: set[str] = field(default_factory=set)
+
+    def run(self, life: Life, check: Check, name: str) -> None:
+        """One check of one architecture."""
+        tally, start = self.tallies.setdefault(name, Tally()), perf_counter()
+        try:
+            tally.worst = max(tally.worst, check(life))
+            tally.passed += 1
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            self.failures.append(f"seed {life.seed}, {name}: {reason}\n{life.arch.text}")
+        tally.seconds += perf_counter() - start
+
+    def see(self, life: Life) -> None:
+        """Count the operations of an architecture."""
+        self.hashes.add(life.arch.hash)
+        for kind in {node.op.kind() for _, node in life.model.graph.walk()}:
+            self.kinds[kind] = self.kinds.get(kind, 0) + 1
+
+
+def drawn(space: Space, seed: int) -> Arch:
+    """An architecture with equal odds for the alternatives of each choice."""
+    rng = random.Random(seed)
+    return space.decide(lambda site: rng.randrange(site.size))
+
+
+def study(seeds: Iterable[int], compile_first: int = 0, backend: str = "inductor") -> Outcome:
+    """Every check of every seed's architecture; the first so many are also compiled."""
+    space, outcome = archdsl.load(SPACE), Outcome()
+    for number, seed in enumerate(seeds):
+        life = Life(seed, drawn(space, seed))
+        for check in CHECKS:
+            outcome.run(life, check, check.__name__)
+        if number < compile_first:
+            outcome.run(life, lambda life: compiled(life, backend), "torch.compile")
+        outcome.see(life)
+    return outcome
+
+
+def table(outcome: Outcome, count: int) -> str:
+    """The study as text."""
+    lines = [f"{count} architectures, {len(outcome.hashes)} of them different"]
+    lines += [f"{'check':15}{'passed':>8}{'worst':>12}{'seconds':>10}"]
+    lines += [
+        f"{name:15}{tally.passed:8}{tally.worst:12.3g}{tally.seconds:10.1f}"
+        for name, tally in outcome.tallies.items()
+    ]
+    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(outcome.kinds.items()))
+    lines += [f"architectures with an operation: {kinds}", f"failures: {len(outcome.failures)}"]
+    return "\n".join([*lines, *outcome.failures])
+
+
+def main() -> int:
+    """The command; the exit status is 1 where something failed."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", type=int, default=0, help="how many to torch.compile as well")
+    parser.add_argument("--backend", default="inductor", help="of torch.compile")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    seeds = range(given.seed, given.seed + given.count)
+    outcome = study(seeds, given.compile, given.backend)
+    print(table(outcome, given.count))
+    return bool(outcome.failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

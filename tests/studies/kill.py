@@ -1,0 +1,194 @@
+"""A search that is killed again and again: ``python -m tests.studies.kill --kills 5``.
+
+A small real search runs as a process of its own. At random moments it is ended by ``kill -9`` (at times
+its worker with it) and started again with the same command. At the end every trial that was ever finished
+must be there as it was, no architecture twice, and all of it equal to an undisturbed run. A run of half the
+trials and then of all must equal a run of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+SPEC = """\
+let width  = 16 | 32 | 48
+let heads  = 2 | 4
+let memory = gla | gated_deltanet | retnet | hgrn2
+
+model {
+    embed(dim = width)
+    repeat(1 | 2) {
+        residual { rms_norm  memory(heads = heads) }
+        residual { rms_norm  swiglu(expand = 1 | 2) }
+    }
+    rms_norm
+    lm_head(tied = true)
+}
+
+require params <= 20K
+
+task recall = mqar(vocab = 32, length = 24, pairs = 4)
+
+train { batch = 8  evaluate = 32 }
+
+search {
+    trials  = 50
+    sampler = tpe
+    rank    = hidden_covariance
+    promote = 1/2
+    rungs   = [4, 10]
+    maximize recall.accuracy
+    minimize params
+}
+"""
+
+COMMAND = [sys.executable, "-c", "from archdsl.cli import main; main()", "search"]
+
+Facts = dict[int, Any]
+"""What is known of each finished trial, by its number; times and owners apart."""
+
+
+def start(folder: Path, trials: int) -> subprocess.Popen[bytes]:
+    """The search as a user starts it, in a process group of its own."""
+    out = folder / "run.log"
+    with out.open("ab") as log:
+        return subprocess.Popen(
+            [*COMMAND, "spec.arch", "--out", "run", "--trials", str(trials), "--quiet"],
+            cwd=folder, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+
+def facts(folder: Path) -> Facts:
+    """Every finished trial of a run."""
+    from archdsl.search.storage import open_store
+
+    run = folder / "run"
+    if not (run / "study.journal").exists():
+        return {}
+    store = open_store(None, "spec", run)
+    try:
+        signature = store.storage.get_study_user_attrs(0)["archdsl"]
+        store.attach(["maximize", "minimize"], signature)
+        return {r.number: fact(r) for r in store.records() if r.finished}
+    except (IndexError, KeyError):
+        return {}  # the study was not founded yet
+    finally:
+        store.close()
+
+
+def fact(record: Any) -> tuple[Any, ...]:
+    """What must be equal in two equal searches."""
+    rungs = [(r.step, r.objectives, dict(r.measures), dict(r.curves)) for r in record.rungs]
+    return record.state, record.reason, record.values, record.key, record.scores, rungs
+
+
+def finish(folder: Path, trials: int) -> None:
+    """Run a search to its end."""
+    running = start(folder, trials)
+    status = running.wait()
+    assert status == 0, f"exit status {status}: {(folder / 'run.log').read_text()[-2000:]}"
+
+
+def killed(folder: Path, trials: int, kills: int, chance: random.Random, pace: float) -> Facts:
+    """Run a search that is killed; after each kill nothing may be lost.
+
+    Args:
+        folder: of the spec.
+        trials: of the study.
+        kills: how often.
+        chance: when, and how.
+        pace: seconds that an undisturbed run takes.
+    """
+    known: Facts = {}
+    for number in range(kills):
+        running = start(folder, trials)
+        time.sleep(chance.uniform(0.1, 1.3) * pace / (kills + 1) + 2)
+        whole_group = chance.random() < 0.5
+        if running.poll() is None:
+            (os.killpg if whole_group else os.kill)(running.pid, signal.SIGKILL)
+        running.wait()
+        now = facts(folder)
+        lost = [n for n, before in known.items() if now.get(n) != before]
+        assert not lost, f"kill {number + 1}: trials {lost} are not what they were"
+        known = now
+        print(
+            f"kill {number + 1} ({'with' if whole_group else 'without'} the worker): {len(known)} trials kept"
+        )
+    finish(folder, trials)
+    final = facts(folder)
+    assert all(final[n] == before for n, before in known.items()), "a finished trial has changed"
+    return final
+
+
+def folder_with(spec: str, under: Path, name: str) -> Path:
+    """A folder with the spec in it."""
+    folder = under / name
+    folder.mkdir()
+    (folder / "spec.arch").write_text(spec)
+    return folder
+
+
+def study(trials: int, kills: int, seed: int, spec: str = SPEC) -> None:
+    """The whole study; raises AssertionError where a promise is broken."""
+    with tempfile.TemporaryDirectory() as name:
+        under = Path(name)
+        begin = time.monotonic()
+        calm = folder_with(spec, under, "calm")
+        finish(calm, trials)
+        pace, expected = time.monotonic() - begin, facts(calm)
+        assert len(expected) == trials, f"{len(expected)} trials of {trials}"
+        print(f"undisturbed: {trials} trials in {pace:.0f} s")
+        found = killed(folder_with(spec, under, "killed"), trials, kills, random.Random(seed), pace)
+        compare(found, expected, f"killed {kills} times")
+        halves = folder_with(spec, under, "halves")
+        finish(halves, trials // 2)
+        compare(
+            facts(halves),
+            {n: f for n, f in expected.items() if n < trials // 2},
+            "half of it",
+            keys_only=True,
+        )
+        finish(halves, trials)
+        compare(facts(halves), expected, f"{trials // 2} + {trials - trials // 2} trials")
+
+
+def compare(found: Facts, expected: Facts, what: str, keys_only: bool = False) -> None:
+    """Demand that two runs are one and the same."""
+    assert found.keys() == expected.keys(), (
+        f"{what}: trials {sorted(found.keys() ^ expected.keys())} differ"
+    )
+    keys = [one[3] for one in found.values()]
+    assert len(set(keys)) == len(keys), f"{what}: an architecture was run twice"
+    if not keys_only:
+        odd = [n for n in expected if found[n] != expected[n]]
+        assert not odd, f"{what}: trials {odd} differ: {found[odd[0]]} is not {expected[odd[0]]}"
+    print(f"{what}: the same {len(found)} trials, none twice")
+
+
+def main() -> None:
+    """Run the study."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    try:
+        study(options.trials, options.kills, options.seed)
+    except AssertionError as error:
+        sys.exit(f"broken: {error}")
+
+
+if __name__ == "__main__":
+    main()

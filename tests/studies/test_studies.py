@@ -1,0 +1,71 @@
+"""A small sample of each study, so that the studies themselves keep working."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from studies import fuzz, kill, mutations, timing  # noqa: E402
+
+import archdsl  # noqa: E402
+from archdsl.diagnostics import Severity  # noqa: E402
+
+
+def test_inputs_depend_on_seed_and_number_alone():
+    assert mutations.text(0, 7) == mutations.text(0, 7)
+    assert len({mutations.text(0, index) for index in range(60)}) > 50
+
+
+@pytest.mark.parametrize("text", [mutations.WIDE, mutations.DESIGN], ids=["wide", "design"])
+def test_what_is_changed_was_right(text, tmp_path):
+    path = tmp_path / "a.arch"
+    path.write_text(text)
+    assert [d for d in archdsl.check(path) if d.severity is Severity.ERROR] == []
+
+
+def test_fuzz(tmp_path):
+    tally = fuzz.run(1, range(150), tmp_path)
+    assert sum(tally.inputs.values()) == 150
+    assert tally.accepted
+    assert [(failure.what, failure.data) for failure in tally.failures] == []
+
+
+def test_fuzz_notices_what_must_not_happen(tmp_path, monkeypatch):
+    def endless(path):
+        while True:
+            pass
+
+    def wrong(path):
+        raise ZeroDivisionError
+
+    path = tmp_path / "a.arch"
+    path.write_text("model {")
+    assert "hang" in fuzz.attempt(endless, path, 0.05)[1]
+    assert "ZeroDivisionError" in fuzz.attempt(wrong, path, 5)[1]
+    assert fuzz.attempt(fuzz.checked, path, 5)[1] == ""
+
+
+def test_fuzz_finds_the_smallest_input(tmp_path, monkeypatch):
+    def touchy(path):
+        assert b"gla" not in path.read_bytes(), "gla"
+
+    monkeypatch.setattr(fuzz, "checked", touchy)
+    touchy.__name__ = "checked"
+    data = mutations.DESIGN.encode()
+    (tmp_path / "a").write_bytes(data)
+    _, what, detail = fuzz.attempt(touchy, tmp_path / "a", 5)
+    assert fuzz.minimised(fuzz.Failure(what, 0, data, detail)) == b"gla"
+
+
+def test_timing():
+    figure = timing.imported(3)
+    assert (
+        figure.value < 3 * figure.bound
+    )  # the bound itself is for a machine that does nothing else
+
+
+@pytest.mark.timeout(240)
+def test_kill():
+    kill.study(trials=4, kills=1, seed=0)
