@@ -169,7 +169,7 @@ def body(elaborator: Elaborator, made: Make, call: Call) -> bool:
     states = _names(made.arguments.get("state"))
     if states is None:
         term = made.arguments.get("state")
-        if term is not None and not isinstance(term, Broken):
+        if term is not None and not term.broken:
             message = "the states of a cell cannot be a choice"
             elaborator.report.add(Diagnostic("choice-not-allowed", message, term.span))
         return False
@@ -183,7 +183,7 @@ def body(elaborator: Elaborator, made: Make, call: Call) -> bool:
     _check_assigned(elaborator, made, call, states, targets)
     made.arguments["equations"] = Listing(call.frame.spot(call.body.span), tuple(terms))
     made.__post_init__()
-    return not any(isinstance(term, Broken) for term in terms)
+    return not any(term.broken for term in terms)
 
 
 def _assignment(
@@ -203,7 +203,7 @@ def _assignment(
     frame = replace(call.frame, locals=known)
     at = At(frame, (*call.path, item.target), EQUATION, f"`{item.target}`")
     term = elaborator.term(item.value, at)
-    return term if isinstance(term, Broken) else Assigned(span, item.target, term)
+    return term if term.broken else Assigned(span, item.target, term)
 
 
 def _names(term: Term | None) -> tuple[str, ...] | None:

@@ -107,7 +107,7 @@ def _made(
     ]
     for field in lacking if not misnamed else ():
         elaborator.report.add(unknown.missing_argument(expression, field, at))
-    broken = any(isinstance(term, Broken) for term in arguments.values())
+    broken = any(term.broken for term in arguments.values())
     return made, not lacking and not broken
 
 

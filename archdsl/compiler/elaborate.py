@@ -217,7 +217,7 @@ class Elaborator:
         key = self.key("each", id(expression), at.frame.key)
         inner = replace(at, frame=self.anew(at.frame, key), each=key)
         term = self.term(arguments[0].value, inner)
-        if not term.each and not isinstance(term, Broken):
+        if not term.each and not term.broken:
             message = "`each` draws anew for every copy, and there is no choice in here"
             self.report.add(
                 unknown.diagnostic(

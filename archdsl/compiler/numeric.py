@@ -34,7 +34,7 @@ def arithmetic(elaborator: Elaborator, expression: ast.Binary | ast.Unary, at: A
 
 def calculation(operator: Operator, left: Term, right: Term, span: Span) -> Term:
     """Arithmetic on two numbers, done at once where both are known."""
-    if isinstance(left, Broken) or isinstance(right, Broken):
+    if left.broken or right.broken:
         return Broken(span)
     if isinstance(left, Constant) and isinstance(right, Constant):
         return Constant(span, calculate(operator, left.value, right.value, span, right.span))
@@ -43,7 +43,7 @@ def calculation(operator: Operator, left: Term, right: Term, span: Span) -> Term
 
 def _typed(number: Term, expression: ast.Expression, at: At) -> Term:
     convert = values.typed(at, expression.span)
-    if isinstance(number, Broken):
+    if number.broken:
         return number
     if isinstance(number, Constant):
         return Constant(number.span, convert(number.value))

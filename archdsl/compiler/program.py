@@ -170,7 +170,7 @@ class Planner:
             arguments[item.name] = self.elaborator.term(item.value, at)
 
     def _closed_search(self, make: Make) -> SearchSection:
-        if any(isinstance(term, Broken) for term in make.arguments.values()):
+        if any(term.broken for term in make.arguments.values()):
             return SearchSection()
         try:
             section: SearchSection = Run(_no_choice).value(make)
@@ -261,7 +261,7 @@ class Planner:
             )
             calls = (call,)
         made = settle(self.elaborator, cost, cost.title, expression, at, calls)
-        return Built(expression.span, (made,), q.Asked) if not isinstance(made, Broken) else made
+        return Built(expression.span, (made,), q.Asked) if not made.broken else made
 
     def _measure(self, expression: ast.Component, at: At, *, measures: bool) -> Term:
         task, measure = expression.name[0], ".".join(expression.name[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from archdsl.blocks.op import Op
@@ -25,6 +26,23 @@ NAMES: dict[tuple[str, str, str], str] = {
 }
 """The published name of each point, by memory, bias and what the decay is a number for."""
 
+VARIANTS: tuple[tuple[str, Callable[[Memory], bool]], ...] = (
+    ("an mLSTM memory, as in xLSTM", lambda p: p.normaliser == "max"),
+    ("a memory read before it is written, as in RWKV-6", lambda p: p.read == "before"),
+    ("a delta rule with a rate a channel, as in RWKV-7", lambda p: p.general),
+    ("DeltaProduct", lambda p: p.steps > 1 and p.decay == "none"),
+    ("Gated DeltaProduct", lambda p: p.steps > 1 and p.decay == "head"),
+    ("a product of delta rules", lambda p: p.steps > 1),
+    ("a delta rule with feedback, as in Comba", lambda p: p.erase),
+)
+"""Names of points that write or read in a way of their own, the first that fits."""
+
+
+def name_of(point: Memory) -> str:
+    """The published name of a point."""
+    variant = next((name for name, fits in VARIANTS if fits(point)), None)
+    return variant or NAMES[point.memory, point.bias, point.decay]
+
 
 def recognise(graph: Graph) -> Graph:
     """Every ``Memory`` becomes the family that computes it; the note says what it is and why."""
@@ -39,8 +57,7 @@ def _rewrite(old: Graph, node: Node, now: Now) -> Replacement | None:
     if not isinstance(node.op, Memory):
         return None
     family = family_of(node.op)
-    name = NAMES[node.op.memory, node.op.bias, node.op.decay]
-    note = f"this is {name}: {reason(node.op, family)}"
+    note = f"this is {name_of(node.op)}: {reason(node.op, family)}"
     return Replacement.by(replace(node, op=family).noted(note))
 
 
@@ -48,9 +65,11 @@ def cell_plan(cell: CellRecurrence) -> tuple[str, str]:
     """How a cell runs, and why, from its equations."""
     analysis = cell.analysis
     if analysis.scans is not None:
+        turning = any(len(scan.states) == 2 for scan in analysis.scans)
+        pairs = ", two of them the parts of a complex one" if turning else ""
         return "scan", (
-            "this cell is a scan: no state inside a gate, and each state elementwise linear in itself,"
-            " so family `scan`"
+            "this cell is a scan: no state inside a gate, and each state elementwise linear in itself"
+            f"{pairs}, so family `scan`"
         )
     obstacle = analysis.obstacle()
     where = f" (`{obstacle}`)" if obstacle else ""
@@ -69,9 +88,7 @@ def family_of(point: Memory) -> Op:
     if point.memory == "vector":
         return ScanMemory(width=point.value_dim, decay=point.decay)
     shared = {name: getattr(point, name) for name in Recurrence.model_fields}
-    if point.bias == "dot":
-        return DecayMemory(**shared, normaliser=point.normaliser)
-    return DeltaMemory(**shared)
+    return DecayMemory(**shared) if point.bias == "dot" else DeltaMemory(**shared)
 
 
 def reason(point: Memory, family: Op) -> str:
@@ -81,4 +98,5 @@ def reason(point: Memory, family: Op) -> str:
     retention = "no decay" if point.decay == "none" else f"a decay a {point.decay}"
     if isinstance(family, DecayMemory):
         return f"a Hebbian write of rank one with {retention}, so family `decay`"
-    return f"one step on the squared error with {retention}, so family `delta`"
+    steps = "one step" if point.steps == 1 else f"{point.steps} steps"
+    return f"{steps} on the squared error with {retention}, so family `delta`"

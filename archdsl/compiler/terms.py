@@ -108,13 +108,20 @@ class Term:
 
     Args:
         span: where it is written, in the user's own files.
+
+    Attributes:
+        each: whether copies of it may differ.
+        broken: whether a mistake in it is reported already, so that it has no value.
     """
 
     span: Span
     each: bool = field(default=False, init=False)
+    broken: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self.each = any(child.each for child in self.children())
+        for child in self.children():
+            self.each = self.each or child.each
+            self.broken = self.broken or child.broken
 
     def children(self) -> Iterator[Term]:
         """The terms it is made of."""
@@ -135,6 +142,9 @@ class Constant(Term):
 @dataclass(eq=False)
 class Broken(Term):
     """What a mistake leaves behind; it is reported already, and nothing evaluates it."""
+
+    def __post_init__(self) -> None:
+        self.broken = True
 
 
 @dataclass(eq=False)

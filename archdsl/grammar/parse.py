@@ -28,7 +28,7 @@ from archdsl.grammar import ast
 from archdsl.grammar.build import Builder, check_depth
 from archdsl.grammar.mistakes import explain
 from archdsl.grammar.place import Finding, Place
-from archdsl.grammar.text import check, comments, read_source, source_of
+from archdsl.grammar.text import check, comments, read_source, without_mark
 from archdsl.grammar.words import CLOSED, CLOSING, KEYWORDS, Opening, Words, close
 
 __all__ = ["parse", "parse_file", "parse_source", "read_source"]
@@ -51,7 +51,7 @@ def parse(text: str, name: str = "<text>") -> ast.Program:
     Raises:
         ArchError: with a located diagnostic for each mistake found.
     """
-    return parse_source(source_of(name, text))
+    return parse_source(Source(name, text))
 
 
 def parse_file(path: str | PathLike[str]) -> ast.Program:
@@ -65,6 +65,7 @@ def parse_file(path: str | PathLike[str]) -> ast.Program:
 
 def parse_source(source: Source) -> ast.Program:
     """Parse a source, as :func:`parse` does."""
+    source = without_mark(source)
     nesting = check(source)
     _builder.reset(source)
     try:

@@ -68,9 +68,11 @@ def check(source: Source) -> int:
     return nesting
 
 
-def source_of(name: str, text: str) -> Source:
-    """A source without the mark that some editors put first."""
-    return Source(name, text.removeprefix(_BYTE_ORDER_MARK))
+def without_mark(source: Source) -> Source:
+    """The source without the mark that some editors put first."""
+    if not source.text.startswith(_BYTE_ORDER_MARK):
+        return source
+    return Source(source.name, source.text.removeprefix(_BYTE_ORDER_MARK))
 
 
 def comments(source: Source) -> tuple[ast.Comment, ...]:

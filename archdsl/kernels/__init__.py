@@ -2,8 +2,8 @@
 
 The contract every family keeps
 -------------------------------
-* Layout [B, T, H, D]; a gate per head is [B, T, H], per channel [B, T, H, K], in log space and <=
-  0.
+* Layout [B, T, H, D]. Gates are in log space and <= 0: [B, T, H] per head, [B, T, H, K] per
+  channel.
 * Accumulation and states are float32, or float64 when an input is float64. Outputs have the dtype
   of the values.
 * Every form takes an initial state and returns the final one, with gradients through both: running

@@ -97,7 +97,7 @@ SUBJECTS = [
     Subject("gru(width = 24, heads = 4)"),
     Subject("lstm(heads = 2)", compiled=True),
     Subject("cell(state = [c], output = h) { c = 0.9 * c + linear(x) h = tanh(linear(c)) * x }"),
-    Subject("cell(state = [h], output = h, heads = 2) { h = tanh(linear(x) + linear(sigmoid(linear(h)) * h)) }"),
+    Subject("cell(state = [h], output = h, heads = 2) { h = tanh(linear(x, sigmoid(linear(h)) * h)) }"),
     Subject("cell(state = [h], output = h) { h = relu(linear(x) + linear(h, diagonal = true)) / 2 }"),
     # containers
     Subject("residual(scale = 0.5) { rms_norm gla(heads = 2) rms_norm }"),
@@ -108,7 +108,7 @@ SUBJECTS = [
     Subject("parallel(mix = gate) { swiglu hgrn }"),
     Subject("parallel(mix = concat) { gru(width = 8) swiglu linear(dim = 4) }"),
     Subject("stack(depth = 3) { residual { rms_norm attention(heads = 2, window = 3) } }"),
-    Subject("stack(depth = 5, ratio = 2:1) { a: residual { rms_norm gla(heads = 2) } b: residual { rms_norm attention(heads = 2) } }"),
+    Subject("stack(depth = 5, ratio = 2:1) { a: residual { gla(heads = 2) } b: residual { lstm } }"),
     Subject("stack(depth = 4, at = [1]) { a: residual { mlp } b: conv(kernel = 3) }"),
 ]  # fmt: skip
 

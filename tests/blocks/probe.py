@@ -33,7 +33,9 @@ class Probe:
 
     def weights(self) -> Weights:
         """The layer's parameters by their last names: ``query.weight``."""
-        own = {n: w for n, w in self.model.state_dict().items() if not n.startswith(("embed", "lm_"))}
+        own = {
+            n: w for n, w in self.model.state_dict().items() if not n.startswith(("embed", "lm_"))
+        }
         return {name.partition(".")[2]: weight.clone() for name, weight in own.items()}
 
 

@@ -47,7 +47,7 @@ def short_convolution(x: Tensor, taps: Tensor, bias: Tensor | None = None) -> Te
 
 
 def rotate(x: Tensor, position: int, base: float = 10_000.0) -> Tensor:
-    """RoPE as a complex product: channel ``i`` and ``i + D/2`` are one number, turned by ``t·base^(-2i/D)``."""
+    """RoPE: channels ``i`` and ``i + D/2`` are one complex number, turned by ``t·base^(-2i/D)``."""
     half = len(x) // 2
     angle = torch.tensor([position * base ** (-i / half) for i in range(half)], dtype=x.dtype)
     turned = torch.complex(x[:half], x[half:]) * torch.polar(torch.ones_like(angle), angle)
@@ -70,7 +70,7 @@ def heads_of(x: Tensor, heads: int) -> list[Tensor]:
 def memory(
     q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, scale: float, rate: Tensor | None = None
 ) -> Tensor:
-    """What one head reads: ``[T, V]``. ``decay`` is ``[T, K]`` or ``[T, 1]``; ``rate [T]`` asks for the delta rule."""
+    """What one head reads, ``[T, V]``; decay ``[T, K]`` or ``[T, 1]``, rate ``[T]`` the delta rule's."""
     state = q.new_zeros(q.shape[1], v.shape[1])
     read = []
     for t in range(len(q)):
@@ -214,9 +214,7 @@ def kda(w: Weights, x: Tensor, heads: int, beta_max: float = 1.0) -> Tensor:
     return (delta(w, x, heads, decay, beta_max) * gate) @ w["out.weight"].T
 
 
-def delta(
-    w: Weights, x: Tensor, heads: int, decay: list[Tensor] | None, beta_max: float
-) -> Tensor:
+def delta(w: Weights, x: Tensor, heads: int, decay: list[Tensor] | None, beta_max: float) -> Tensor:
     """The delta rule on unit queries and keys, behind a norm a head: ``[T, H·V]``."""
     q, k, v = (heads_of(branch(w, x, name), heads) for name in ("query", "key", "value"))
     rate = beta_max * sigmoid(x @ w["rate.weight"].T)
@@ -278,7 +276,9 @@ def attention(
                 slope = alibi_slopes(heads)[h]
                 scores = [s - slope * abs(t - j) for s, j in zip(scores, seen, strict=True)]
             weights = torch.exp(torch.stack(scores) - max(scores))
-            rows.append(sum(p * v[g][j] for p, j in zip(weights, seen, strict=True)) / weights.sum())
+            rows.append(
+                sum(p * v[g][j] for p, j in zip(weights, seen, strict=True)) / weights.sum()
+            )
         columns.append(torch.stack(rows))
     y = torch.cat(columns, -1) @ w["out.weight"].T
     return y + w["out.bias"] if "out.bias" in w else y

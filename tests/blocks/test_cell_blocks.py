@@ -38,9 +38,7 @@ def lstm(w: Weights, x: Tensor) -> Tensor:
     """The forget gate starts open: one more than its bias."""
     h, c, rows = x.new_zeros(WIDTH), x.new_zeros(WIDTH), []
     for t in range(len(x)):
-        i, f, o, g = (
-            w[f"{n}_x"] @ x[t] + blocks(w[f"{n}_h"]) @ h + w[f"{n}_bias"] for n in "ifoc"
-        )
+        i, f, o, g = (w[f"{n}_x"] @ x[t] + blocks(w[f"{n}_h"]) @ h + w[f"{n}_bias"] for n in "ifoc")
         c = sigmoid(f + 1) * c + sigmoid(i) * tanh(g)
         h = sigmoid(o) * tanh(c)
         rows.append(h)

@@ -136,7 +136,9 @@ def test_costs_are_of_the_architecture_whatever_the_stage() -> None:
 def test_cost_is_causal_where_every_layer_is() -> None:
     assert cost("attention(heads = 2) conv(kernel = 3)").causal
     assert not cost("residual { attention(heads = 2, causal = false) }").causal
-    assert not cost("stack(depth = 4, at = [3]) { a: mlp b: conv(kernel = 3, causal = false) }").causal
+    assert not cost(
+        "stack(depth = 4, at = [3]) { a: mlp b: conv(kernel = 3, causal = false) }"
+    ).causal
     assert not cost("", "classifier(classes = 3)").causal
 
 

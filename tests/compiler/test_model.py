@@ -222,7 +222,9 @@ def test_a_model_carries_what_it_was_compiled_from() -> None:
 # --- training ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", ["gla(heads = 2)", "attention(heads = 2)", "gru", "kda(heads = 2)"])
+@pytest.mark.parametrize(
+    "layer", ["gla(heads = 2)", "attention(heads = 2)", "gru", "kda(heads = 2)"]
+)
 def test_a_few_steps_learn_to_repeat(layer: str) -> None:
     model: Model = built(f"embed(dim = 16, vocab = 11) residual {{ rms_norm {layer} }} lm_head")
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SPECS = sorted([*ROOT.glob("specs/**/*.arch"), *ROOT.glob("archdsl/**/*.arch")])
 
 thorough = settings(
-    max_examples=80,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,

@@ -58,5 +58,5 @@ def test_a_cold_start_is_quick_and_light() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, modules = shown.stdout.splitlines()
-    assert float(seconds) < 0.5  # about 0.08 on an idle machine
+    assert float(seconds) < 1  # about 0.08 on an idle machine
     assert {"torch", "rich", "networkx", "pydantic"}.isdisjoint(modules.split())

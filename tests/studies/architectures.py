@@ -26,7 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import archdsl
 from archdsl import Arch, Space
-from archdsl.blocks.op import Work
+from archdsl.blocks.op import Op, Work
+from archdsl.blocks.ops.memory import Memory
 from archdsl.compiler.checkpoint import load
 from archdsl.compiler.model import Model
 from archdsl.grammar.format import format_program
@@ -250,8 +251,13 @@ class Outcome:
     def see(self, life: Life) -> None:
         """Count the operations of an architecture."""
         self.hashes.add(life.arch.hash)
-        for kind in {node.op.kind() for _, node in life.model.graph.walk()}:
+        for kind in {named(node.op) for _, node in life.arch.graph.walk()}:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
+
+
+def named(op: Op) -> str:
+    """What is counted: an operation's kind; for a memory its point without the learner."""
+    return " ".join(op.point[:3]) if isinstance(op, Memory) else op.kind()
 
 
 def drawn(space: Space, seed: int) -> Arch:

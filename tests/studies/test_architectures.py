@@ -1,4 +1,4 @@
-"""A small draw of the study of random architectures; ``python -m tests.studies.architectures`` is the large one."""
+"""A small draw of the study of random architectures; the command of ``architectures`` is the large one."""
 
 from __future__ import annotations
 

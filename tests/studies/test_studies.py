@@ -7,10 +7,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from studies import fuzz, kill, mutations, timing  # noqa: E402
+from studies import fuzz, kill, mutations, timing
 
-import archdsl  # noqa: E402
-from archdsl.diagnostics import Severity  # noqa: E402
+import archdsl
+from archdsl.diagnostics import Severity
 
 
 def test_inputs_depend_on_seed_and_number_alone():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from archdsl.blocks.base import Component, Kind
 
@@ -20,6 +20,11 @@ class Dot(Bias):
 
 
 class L2(Bias):
-    """``½‖M(k) - v‖²``: write the error (the delta rule)."""
+    """``½‖M(k) - v‖²``: write the error (the delta rule).
+
+    ``feedback = learned`` weighs what is corrected by a number a head in (0, 1): the error is
+    ``v - M(σ(b) k)`` (Comba, arXiv 2506.02475).
+    """
 
     name: ClassVar[str] = "l2"
+    feedback: Literal["full", "learned"] = "full"

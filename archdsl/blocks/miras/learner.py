@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from archdsl.blocks.base import Builder, Component, Kind, Real, Value
+from archdsl.blocks.base import Builder, Component, Count, Kind, Real, Value
 from archdsl.blocks.ops.dense import Activate, Linear
-from archdsl.blocks.ops.memory import FixedRate
+from archdsl.blocks.ops.memory import FixedRate, SoftCap
 
 
 class Learner(Component):
@@ -19,26 +19,77 @@ class Learner(Component):
 
 
 class GradientDescent(Learner):
-    """One gradient step a token, of a size in ``(0, beta_max)``.
+    """Gradient steps of a size in ``(0, beta_max)``, ``steps`` of them a token, each with its own key.
 
-    ``rate`` is 1 (``fixed``), learned a head, from the token, or the step size of the decay
-    (``step``, Mamba-2's Δ). Sizes up to 2 give the delta rule negative eigenvalues (arXiv 2411.12537).
+    ``rate`` is 1 (``fixed``), learned a head, from the token, the step size of the decay (``step``,
+    Mamba-2's Δ), the exponential of the token's (``exponential``, mLSTM's input gate, whose bias
+    begins at ``start`` and whose logits are bounded by ``cap``), or one a key ``channel`` (RWKV-7's
+    in-context learning rate, through ``rank`` channels). Sizes up to 2 give the delta rule negative
+    eigenvalues (arXiv 2411.12537).
     """
 
     name: ClassVar[str] = "gd"
-    rate: Literal["fixed", "head", "token", "step"] = "fixed"
+    rate: Literal["fixed", "head", "token", "step", "exponential", "channel"] = "fixed"
     beta_max: Annotated[Real, Field(gt=0, le=2)] = Fraction(1)
+    steps: Annotated[int, Field(ge=1, le=64)] = 1
+    rank: Count | None = None
+    start: Real = Fraction(0)
+    cap: Annotated[Real, Field(gt=0)] | None = None
 
-    def lower(self, build: Builder, stream: Value, heads: int, step: Value | None) -> Value | None:
-        """The write rate ``[B, T, heads]``; ``None`` where it is 1."""
+    def lower(
+        self, build: Builder, stream: Value, heads: int, channels: int, step: Value | None
+    ) -> Value | None:
+        """The write rate ``[B, T, heads]`` (``exponential``: its logarithm), or a key channel's.
+
+        ``None`` where it is 1.
+        """
         if self.rate == "fixed":
             return None
         if self.rate == "step":
             return step
+        if self.rate == "exponential":
+            return self._exponential(build, stream, heads)
+        if self.rate == "channel":
+            return self._channelwise(build, stream, heads * channels)
+        writes = heads * self.steps
         if self.rate == "head":
-            fixed = FixedRate(heads=heads, learned=True, maximum=float(self.beta_max))
+            fixed = FixedRate(heads=writes, learned=True, maximum=float(self.beta_max))
             return build.add(fixed, stream, name="rate")
-        logits = build.add(Linear(width_in=stream.type.width, width_out=heads), stream, name="rate")
+        logits = build.add(
+            Linear(width_in=stream.type.width, width_out=writes), stream, name="rate"
+        )
+        return build.add(
+            Activate(function="sigmoid", scale=self.beta_max), logits, name="rate_gate"
+        )
+
+    def _exponential(self, build: Builder, stream: Value, heads: int) -> Value:
+        """Logits that start at the same number for every token."""
+        op = Linear(
+            width_in=stream.type.width,
+            width_out=heads,
+            bias=True,
+            init="zeros",
+            bias_init=float(self.start),
+        )
+        logits = build.add(op, stream, name="rate")
+        if self.cap is None:
+            return logits
+        return build.add(SoftCap(cap=float(self.cap)), logits, name="rate_cap")
+
+    def _channelwise(self, build: Builder, stream: Value, width: int) -> Value:
+        """``beta_max · σ(b + W₂ W₁ x)``; the bias starts at RWKV-7's -0.19."""
+        inner = stream
+        if self.rank:
+            narrow = Linear(width_in=stream.type.width, width_out=self.rank)
+            inner = build.add(narrow, stream, name="rate_down")
+        widen = Linear(
+            width_in=inner.type.width,
+            width_out=width,
+            bias=True,
+            init="small" if self.rank else "fan_in",
+            bias_init=-0.19,
+        )
+        logits = build.add(widen, inner, name="rate")
         return build.add(
             Activate(function="sigmoid", scale=self.beta_max), logits, name="rate_gate"
         )

@@ -36,6 +36,17 @@ class Vector(Memory):
     name: ClassVar[str] = "vector"
     expand: Expand = Fraction(1)
 
+    def channels(self, width: int) -> int:
+        """How many numbers there are."""
+        total = self.expand * width
+        if total.denominator != 1:
+            raise Invalid(
+                "does-not-divide",
+                f"`expand` of width {width} is not a whole number of channels",
+                argument="memory",
+            )
+        return int(total)
+
 
 class Matrix(Memory):
     """A matrix ``[key_dim, value_dim]`` a head.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -17,25 +19,13 @@ from archdsl.blocks.base import (
     Value,
     features,
 )
-from archdsl.blocks.miras.bias import Bias, Dot
+from archdsl.blocks.miras.bias import L2, Bias, Dot
 from archdsl.blocks.miras.learner import GradientDescent, Learner
 from archdsl.blocks.miras.memory import Matrix, Memory, Vector
-from archdsl.blocks.miras.retention import Decay, Kept, Retention
+from archdsl.blocks.miras.retention import Decay, Retention, RunningSoftmax
+from archdsl.blocks.miras.shell import MatrixShell, VectorShell
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops import memory as ops
-from archdsl.blocks.ops.attention import Rotary
-from archdsl.blocks.ops.dense import (
-    Activate,
-    Add,
-    Convolution,
-    Gate,
-    HeadNormalise,
-    HeadScale,
-    Linear,
-    Multiply,
-    Norm,
-    RepeatHeads,
-)
 
 Transform = Activation | Literal["l2_norm", "softmax"]
 
@@ -46,6 +36,12 @@ class Miras(Layer):
     Queries, keys and values are projected, pass a short convolution (``conv`` taps, with SiLU), then
     ``query``, ``key`` and ``value`` transform them; ``key = complement`` is ``1 - decay``. What is read
     passes a ``norm`` over each head (or the whole ``width``), a ``gate`` from the input, a projection.
+
+    ``shift`` lets every projection see a mix of its own of the token and the one before
+    (``static``, or ``dynamic`` through ``shift_rank`` channels). ``read = before`` reads before the
+    token is written, and ``bonus`` adds the token itself, to what is read or behind the norm.
+    ``correction`` takes a learned share of the key off the query; ``value_residual`` is the rank of a
+    map that mixes in the first such layer's values.
     """
 
     name: ClassVar[str] = "miras"
@@ -57,7 +53,7 @@ class Miras(Layer):
     key: Transform | Literal["complement"] = "none"
     value: Transform = "none"
     feature: Literal["none", "elu1"] = "none"
-    normaliser: Literal["none", "sum"] = "none"
+    normaliser: Literal["none", "sum", "max"] = "none"
     position: Literal["none", "rope"] = "none"
     scale: Annotated[Real, Field(gt=0)] | None = None
     conv: Annotated[int, Field(ge=1, le=64)] | None = None
@@ -66,50 +62,182 @@ class Miras(Layer):
     norm: Literal["rms", "layer", "none"] = "rms"
     norm_over: Literal["head", "width"] = "head"
     norm_place: Literal["before_gate", "after_gate"] = "before_gate"
-    gate: Activation = "none"
+    norm_gain: Literal["head", "channel"] = "head"
+    norm_bias: bool = False
+    norm_eps: Annotated[Real, Field(gt=0, le=1)] = Fraction(1, 10**6)
+    gate: Activation | Literal["linear"] = "none"
     gate_rank: Count | None = None
+    gate_inner: Activation = "none"
+    gate_bias: bool = False
+    shift: Literal["none", "static", "dynamic"] = "none"
+    shift_rank: Count = 32
+    read: Literal["after", "before"] = "after"
+    bonus: Literal["none", "before_norm", "after_norm"] = "none"
+    correction: bool = False
+    value_residual: Count | None = None
+
+    @property
+    def descent(self) -> GradientDescent:
+        """The learner."""
+        assert isinstance(self.learner, GradientDescent)
+        return self.learner
 
     def verify(self) -> None:
         """What cannot be meant together."""
-        vector = isinstance(self.memory, Vector)
-        if vector and self.bias.name != "dot":
-            raise Invalid(
+        for complaint in self._complaints():
+            raise complaint
+
+    def _complaints(self) -> Iterator[Invalid]:
+        if isinstance(self.memory, Vector):
+            yield from self._vector_complaints()
+        yield from self._key_complaints()
+        yield from self._step_complaints()
+        yield from self._normaliser_complaints()
+        yield from self._read_complaints()
+        yield from self._delta_complaints()
+
+    def _vector_complaints(self) -> Iterator[Invalid]:
+        if self.bias.name != "dot":
+            yield Invalid(
                 "vector-bias",
                 f"a vector memory has no keys to correct by, so `bias = {self.bias.name}` means nothing",
                 argument="bias",
                 help="use `memory = matrix(heads = …)`, or `bias = dot`",
             )
-        if vector and self.normaliser != "none":
-            raise Invalid(
+        if self.normaliser != "none":
+            yield Invalid(
                 "vector-bias", "a vector memory has no keys to normalise by", argument="normaliser"
             )
-        if self.normaliser != "none" and self.bias.name != "dot":
-            raise Invalid(
-                "normaliser-bias",
-                "a normaliser belongs to `bias = dot`: the delta rule corrects itself",
-                argument="normaliser",
+        wanted = {
+            "read": self.read != "after",
+            "bonus": self.bonus != "none",
+            "correction": self.correction,
+            "learner": self.descent.rate != "fixed" or self.descent.steps > 1,
+        }
+        for argument in (name for name, asked in wanted.items() if asked):
+            yield Invalid(
+                "vector-read",
+                f"a vector memory has no keys, so `{argument}` has nothing to work on",
+                argument=argument,
+                help="use `memory = matrix(heads = …)`",
             )
-        if self.key == "complement" and not self._channelwise():
-            raise Invalid(
+
+    def _key_complaints(self) -> Iterator[Invalid]:
+        if self.key == "complement" and not self._decays("channel"):
+            yield Invalid(
                 "complement-decay",
                 "`key = complement` is one minus the decay, and needs a decay for every channel",
                 argument="key",
                 help="write `retention = decay(per = channel)`",
             )
-        self._verify_step()
+        made = isinstance(self.retention, RunningSoftmax)
+        if made and self.key != "none":
+            yield Invalid(
+                "tied-key",
+                "`retention = running_softmax` gives the key itself, so `key` has nothing to work on",
+                argument="key",
+                help="leave `key` out",
+            )
+        turned = self.position != "none" or self.feature != "none"
+        if turned and (made or self.key == "complement"):
+            yield Invalid(
+                "tied-key",
+                "a key that comes from the decay takes no position and no feature map",
+                argument="feature" if self.feature != "none" else "position",
+                help="leave it out, or give the mixer a key of its own",
+            )
 
-    def _channelwise(self) -> bool:
-        return isinstance(self.retention, Decay) and self.retention.per == "channel"
+    def _decays(self, *per: str) -> bool:
+        return isinstance(self.retention, Decay) and self.retention.per in per
 
-    def _verify_step(self) -> None:
-        wants = isinstance(self.learner, GradientDescent) and self.learner.rate == "step"
-        gives = isinstance(self.retention, Decay) and self.retention.per == "head"
-        if wants and not (gives and self.retention.form == "softplus"):  # type: ignore[union-attr]
-            raise Invalid(
+    def _step_complaints(self) -> Iterator[Invalid]:
+        wants = self.descent.rate == "step"
+        gives = isinstance(self.retention, Decay) and self.retention.form == "softplus"
+        if wants and not (gives and self._decays("head")):
+            yield Invalid(
                 "step-without-decay",
                 "`rate = step` is the step size of a decay a head, and there is none",
                 argument="learner",
                 help="write `retention = decay(per = head, form = softplus)`",
+            )
+
+    def _normaliser_complaints(self) -> Iterator[Invalid]:
+        if self.normaliser != "none" and self.bias.name != "dot":
+            yield Invalid(
+                "normaliser-bias",
+                "a normaliser belongs to `bias = dot`: the delta rule corrects itself",
+                argument="normaliser",
+            )
+        largest, exponential = self.normaliser == "max", self.descent.rate == "exponential"
+        if largest != exponential:
+            yield Invalid(
+                "exponential-rate",
+                "`normaliser = max` and `rate = exponential` belong together: the one keeps the other"
+                " from overflowing",
+                argument="normaliser" if largest else "learner",
+                help="write `normaliser = max, learner = gd(rate = exponential)`",
+            )
+        if largest and not self._decays("head"):
+            yield Invalid(
+                "exponential-rate",
+                "`normaliser = max` needs a decay a head",
+                argument="retention",
+                help="write `retention = decay(per = head, form = sigmoid)`",
+            )
+
+    def _read_complaints(self) -> Iterator[Invalid]:
+        before = self.read == "before"
+        if before and (self.bias.name != "dot" or self.normaliser != "none"):
+            yield Invalid(
+                "read-before",
+                "`read = before` belongs to `bias = dot` without a normaliser",
+                argument="read",
+                help="leave `read` out",
+            )
+        if self.bonus == "before_norm" and not before:
+            yield Invalid(
+                "bonus-without-read",
+                "a token that reads its own write needs no bonus before the norm",
+                argument="bonus",
+                help="write `read = before`, or `bonus = after_norm`",
+            )
+
+    def _delta_complaints(self) -> Iterator[Invalid]:
+        learner, l2 = self.descent, isinstance(self.bias, L2)
+        if learner.rate == "channel" and not l2:
+            yield Invalid(
+                "channel-rate",
+                "a rate a channel says how much of a key is erased, and `bias = dot` erases nothing",
+                argument="learner",
+                help="write `bias = l2`",
+            )
+        if learner.steps > 1 and (not l2 or learner.rate in ("channel", "step")):
+            yield Invalid(
+                "steps-bias",
+                f"`steps = {learner.steps}` needs `bias = l2` and one rate a write",
+                argument="learner",
+                help="write `bias = l2, learner = gd(rate = token, steps = 2)`",
+            )
+        if isinstance(self.bias, L2) and self.bias.feedback == "learned" and learner.rate == "channel":
+            yield Invalid(
+                "channel-rate",
+                "a rate a channel has an erase key of its own, so `feedback` has nothing to work on",
+                argument="bias",
+                help="write `bias = l2`",
+            )
+        once = {
+            "skip": self.skip,
+            "bonus": self.bonus != "none",
+            "correction": self.correction,
+            "value_residual": self.value_residual is not None,
+            "key": self.key == "complement" or isinstance(self.retention, RunningSoftmax),
+        }
+        for argument in (name for name, asked in once.items() if asked and learner.steps > 1):
+            yield Invalid(
+                "steps-once",
+                f"with several writes a token there are several values, and `{argument}` takes one",
+                argument=argument,
+                help=f"leave `{argument}` out, or use `steps = 1`",
             )
 
     def infer(self, stream: Type) -> Type:
@@ -124,181 +252,18 @@ class Miras(Layer):
                     argument="position",
                 )
         elif isinstance(self.memory, Vector):
-            self.inner(width)
+            self.memory.channels(width)
         return stream
 
-    def inner(self, width: int) -> int:
-        """Channels of a vector memory."""
-        total = self.memory.expand * width  # type: ignore[attr-defined]
-        if total.denominator != 1:
-            raise Invalid(
-                "does-not-divide",
-                f"`expand` of width {width} is not a whole number of channels",
-                argument="memory",
-            )
-        return int(total)
+    def per(self) -> ops.Per:
+        """What the decay is a number for."""
+        if isinstance(self.retention, RunningSoftmax):
+            return "channel"
+        return self.retention.per if isinstance(self.retention, Decay) else "none"
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """Projections, memory, epilogue."""
         if isinstance(self.memory, Matrix):
-            return _MatrixShell(self, self.memory, build, stream).lower()
-        return self._lower_vector(build, stream)
-
-    def _lower_vector(self, build: Builder, stream: Value) -> Value:
-        width = stream.type.width
-        inner = self.inner(width)
-        value = self.branch(build, stream, "value", inner, self.value, 1)
-        kept = self.keep(build, stream, 1, inner)
-        key = self._vector_key(build, stream, kept, inner)
-        read = build.add(
-            ops.Memory(
-                heads=1,
-                key_dim=1,
-                value_dim=inner,
-                memory="vector",
-                bias="dot",
-                decay=self.per(),
-                rate=False,
-            ),
-            *[port for port in (key, value, kept.log_decay) if port is not None],
-            name="memory",
-        )
-        return self.epilogue(build, stream, read, 1)
-
-    def _vector_key(self, build: Builder, stream: Value, kept: Kept, inner: int) -> Value:
-        if self.key == "complement" and kept.log_decay is not None:
-            return build.add(ops.Complement(), kept.log_decay, name="complement")
-        return self.branch(build, stream, "key", inner, self.key, 1)
-
-    def per(self) -> ops.Per:
-        """What the decay is a number for."""
-        return self.retention.per if isinstance(self.retention, Decay) else "none"
-
-    def keep(self, build: Builder, stream: Value, heads: int, channels: int) -> Kept:
-        """The retention's gates."""
-        if not isinstance(self.retention, Decay):
-            return Kept()
-        step = isinstance(self.learner, GradientDescent) and self.learner.rate == "step"
-        return self.retention.lower_gate(build, stream, heads, channels, step=step)
-
-    def branch(
-        self, build: Builder, stream: Value, name: str, width: int, how: str, heads: int
-    ) -> Value:
-        """One of query, key and value: projection, short convolution, transform."""
-        x = build.add(Linear(width_in=stream.type.width, width_out=width), stream, name=name)
-        if self.conv:
-            filter_ = Convolution(
-                width=width, kernel=self.conv, activation="silu", bias=self.conv_bias
-            )
-            x = build.add(filter_, x, name=f"{name}_conv")
-        return transform(build, x, name, how, heads)
-
-    def epilogue(self, build: Builder, stream: Value, read: Value, heads: int) -> Value:
-        """Norm, gate and output projection."""
-        width = read.type.width
-        first = self.norm_place == "after_gate"
-        x = self._gated(build, stream, read) if first else read
-        if self.norm != "none":
-            groups = heads if self.norm_over == "head" else 1
-            x = build.add(
-                Norm(width=width, norm=self.norm, groups=groups, shared=groups > 1), x, name="norm"
-            )
-        x = x if first else self._gated(build, stream, x)
-        return build.add(Linear(width_in=width, width_out=stream.type.width), x, name="out")
-
-    def _gated(self, build: Builder, stream: Value, x: Value) -> Value:
-        if self.gate == "none":
-            return x
-        inner = stream
-        if self.gate_rank:
-            narrow = Linear(width_in=stream.type.width, width_out=self.gate_rank)
-            inner = build.add(narrow, stream, name="gate_down")
-        widen = Linear(width_in=inner.type.width, width_out=x.type.width, bias=bool(self.gate_rank))
-        gate = build.add(widen, inner, name="gate")
-        return build.add(Gate(function=self.gate), x, gate, name="gated")
-
-
-def transform(build: Builder, x: Value, name: str, how: str, heads: int) -> Value:
-    """An activation, or a normalisation of each head's slice."""
-    if how in ("none", "complement"):
-        return x
-    if how in ("l2_norm", "softmax"):
-        op = HeadNormalise.model_validate({"width": x.type.width, "heads": heads, "form": how})
-        return build.add(op, x, name=f"{name}_{how}")
-    return build.add(Activate.model_validate({"function": how}), x, name=f"{name}_{how}")
-
-
-class _MatrixShell:
-    """Lowers a mixer with a matrix memory, one method a part."""
-
-    def __init__(self, mixer: Miras, memory: Matrix, build: Builder, stream: Value) -> None:
-        self.mixer, self.memory, self.build, self.stream = mixer, memory, build, stream
-        self.heads, self.key_heads = memory.heads, memory.key_heads or memory.heads
-        self.key_dim, self.value_dim = memory.dims(stream.type.width)
-
-    def lower(self) -> Value:
-        """The whole mixer."""
-        mixer, build = self.mixer, self.build
-        kept = mixer.keep(build, self.stream, self.heads, self.key_dim)
-        query = self.keys("query", mixer.query)
-        key = self.key(kept)
-        width = self.heads * self.value_dim
-        value = mixer.branch(build, self.stream, "value", width, mixer.value, self.heads)
-        read = self.read(query, key, value, kept)
-        if mixer.skip:
-            direct = build.add(HeadScale(width=width, heads=self.heads), value, name="skip")
-            read = build.add(Add(), read, direct, name="read")
-        return mixer.epilogue(build, self.stream, read, self.heads)
-
-    def key(self, kept: Kept) -> Value:
-        """The key: projected, or one minus the decay."""
-        if self.mixer.key == "complement" and kept.log_decay is not None:
-            return self.build.add(ops.Complement(), kept.log_decay, name="complement")
-        return self.keys("key", self.mixer.key)
-
-    def keys(self, name: str, how: str) -> Value:
-        """Query or key: branch, feature map, rotation, sharing among heads."""
-        mixer, build = self.mixer, self.build
-        width = self.key_heads * self.key_dim
-        x = mixer.branch(build, self.stream, name, width, how, self.key_heads)
-        x = transform(build, x, name, mixer.feature, self.key_heads)
-        if mixer.position == "rope":
-            x = build.add(Rotary(width=width, heads=self.key_heads), x, name=f"{name}_rope")
-        if self.key_heads == self.heads:
-            return x
-        times = self.heads // self.key_heads
-        repeat = RepeatHeads(width=width, heads=self.key_heads, times=times)
-        return build.add(repeat, x, name=f"{name}_repeat")
-
-    def read(self, query: Value, key: Value, value: Value, kept: Kept) -> Value:
-        """The memory itself; a Hebbian write's rate scales the value."""
-        mixer, build = self.mixer, self.build
-        rate = self.rate(kept)
-        dot = mixer.bias.name == "dot"
-        if rate is not None and dot:
-            value = build.add(Multiply(), value, rate, name="written")
-        point = ops.Memory(
-            heads=self.heads,
-            key_dim=self.key_dim,
-            value_dim=self.value_dim,
-            memory="matrix",
-            bias="dot" if dot else "l2",
-            decay=mixer.per(),
-            rate=rate is not None and not dot,
-            normaliser=mixer.normaliser,
-            scale=None if mixer.scale is None else float(mixer.scale),
-            lower=kept.lower,
-        )
-        optional = [kept.log_decay, None if dot else rate]
-        ports = [query, key, value, *[port for port in optional if port is not None]]
-        return build.add(point, *ports, name="memory")
-
-    def rate(self, kept: Kept) -> Value | None:
-        """The learner's write rate; the delta rule's is 1 a head where it is fixed."""
-        learner = self.mixer.learner
-        assert isinstance(learner, GradientDescent)
-        rate = learner.lower(self.build, self.stream, self.heads, kept.step)
-        if rate is None and self.mixer.bias.name == "l2":
-            one = ops.FixedRate(heads=self.heads, learned=False)
-            return self.build.add(one, self.stream, name="rate")
-        return rate
+            return MatrixShell(self, self.memory, build, stream).lower()
+        assert isinstance(self.memory, Vector)
+        return VectorShell(self, build, stream).lower(self.memory.channels(stream.type.width))

@@ -9,7 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, heads_apart, widened
+from archdsl.blocks.nn.base import (
+    Context,
+    Seeded,
+    Site,
+    State,
+    exactly,
+    heads_apart,
+    unit,
+    widened,
+)
 from archdsl.blocks.ops import memory as ops
 from archdsl.kernels.decay import MaxState, SumState, decay
 from archdsl.kernels.delta import delta, delta_general
@@ -68,18 +77,19 @@ class DecayMemory(_Recurrence):
         """The operation's ports → ``[B, T, H·V]``, and the memory."""
         given = dict(zip(self.ports, inputs, strict=True))
         q, k, v = (heads_apart(given[name], self.heads) for name in self.ports[:3])
-        out, after = decay(
-            q,
-            k,
-            v,
-            self.log_decay(given),
-            scale=self.scale,
-            initial_state=self._before(state),
-            read=self.op.read,
-            bonus=self.bonus,
-            normalise=self.op.normaliser,
-            log_input=given.get("input"),
-        )
+        with exactly(q):
+            out, after = decay(
+                q,
+                k,
+                v,
+                self.log_decay(given),
+                scale=self.scale,
+                initial_state=self._before(state),
+                read=self.op.read,
+                bonus=self.bonus,
+                normalise=self.op.normaliser,
+                log_input=given.get("input"),
+            )
         return out.flatten(-2).to(v.dtype), self._after(after) if context.keep else None
 
     def _before(self, state: State | None) -> Any:
@@ -105,7 +115,8 @@ class DeltaMemory(_Recurrence):
             "scale": self.scale,
             "initial_state": None if state is None else state["memory"],
         }
-        out, after = (self._general if self.op.general else self._steps)(given, how)
+        with exactly(inputs[0]):
+            out, after = (self._general if self.op.general else self._steps)(given, how)
         kept = {"memory": after} if context.keep else None
         return out.flatten(-2).to(given["value"].dtype), kept
 

@@ -1,0 +1,59 @@
+"""The token shift's module."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archdsl.blocks.nn.base import Context, Seeded, Site, State
+from archdsl.blocks.ops import shift as ops
+
+
+class TokenShift(Site):
+    """See ``ops.TokenShift``."""
+
+    call: ClassVar[Literal["plain", "context", "state"]] = "state"
+
+    def __init__(self, op: ops.TokenShift) -> None:
+        super().__init__(op)
+        self.op: ops.TokenShift = op
+        for name, shape in op.parameters().items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+
+    def draw(self, seeded: Seeded) -> None:
+        """Mixes by channel and depth; the low-rank map small."""
+        along = torch.arange(self.op.width) / self.op.width
+        left = 1 - self.place.index / self.place.count
+        with torch.no_grad():
+            for row, (exponent, offset) in enumerate(
+                zip(self.op.exponents, self.op.offsets, strict=True)
+            ):
+                mix = 1 - along ** (exponent * left) - offset * self.place.share
+                self.get_parameter("mix")[row] = mix
+            if self.op.rank is not None:
+                self.get_parameter("mix_input").copy_(1 - along**left)
+                down, up = self.get_parameter("down"), self.get_parameter("up")
+                down.normal_(std=self.op.width**-0.5, generator=seeded("down"))
+                up.uniform_(-0.01, 0.01, generator=seeded("up"))
+
+    def forward(
+        self, x: Tensor, state: State | None, context: Context
+    ) -> tuple[tuple[Tensor, ...], State | None]:
+        """``[B, T, D]`` → one a reader, and the last token's stream."""
+        first = torch.zeros_like(x[:, :1]) if state is None else state["last"][:, None]
+        change = torch.cat([first, x[:, :-1]], 1) - x
+        outputs = tuple(x + change * mix for mix in self._mixes(x, change))
+        return outputs, {"last": x[:, -1]} if context.keep else None
+
+    def _mixes(self, x: Tensor, change: Tensor) -> tuple[Tensor, ...]:
+        """``[D]`` or ``[B, T, D]`` a reader."""
+        mix = self.get_parameter("mix")
+        if self.op.rank is None:
+            return mix.unbind(0)
+        inner = F.linear(x + change * self.get_parameter("mix_input"), self.get_parameter("down"))
+        rows = torch.tanh(inner).reshape(-1, len(self.op.names), self.op.rank).transpose(0, 1)
+        moved = torch.bmm(rows, self.get_parameter("up").transpose(1, 2)) + mix[:, None]
+        return tuple(part.reshape(x.shape) for part in moved.unbind(0))
