@@ -175,7 +175,7 @@ def _axis(objective: Objective) -> dict[str, Any]:
     arrow = "higher is better" if objective.direction == "maximize" else "lower is better"
     axis: dict[str, Any] = {"title": f"{objective.text} ({arrow})"}
     if "bytes" in objective.text and "per_byte" not in objective.text:
-        powers = range(0, 50)
+        powers = range(50)
         axis |= {
             "type": "log",
             "tickvals": [2**power for power in powers],
@@ -188,9 +188,7 @@ def _colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
-def _html(
-    figure: go.Figure, x: dict[str, Any], y: dict[str, Any], height: int = HEIGHT
-) -> str:
+def _html(figure: go.Figure, x: dict[str, Any], y: dict[str, Any], height: int = HEIGHT) -> str:
     frame = {"gridcolor": LINE, "zeroline": False, "linecolor": LINE, "ticks": ""}
     figure.update_layout(
         height=height,

@@ -78,20 +78,18 @@ class Candidate:
         model = self._model(next(iter(self.tasks)))
         return {text: seconds_of(model, **settings) for text, settings in asked.items()}
 
-    def train(
-        self, rungs: list[int], rung: int, checkpoint: Path, tell: Send
-    ) -> dict[str, Any]:
+    def train(self, rungs: list[int], rung: int, checkpoint: Path, tell: Send) -> dict[str, Any]:
         """Train every task up to a rung and judge it there."""
         self._reach(rungs, rung, checkpoint, tell)
         measured = {name: trainer.evaluate() for name, trainer in self.trainers.items()}
         return {
-            "measures": {f"{n}.{key}": v for n, found in measured.items() for key, v in found.items()},
+            "measures": {
+                f"{n}.{key}": v for n, found in measured.items() for key, v in found.items()
+            },
             "curves": {name: trainer.curve for name, trainer in self.trainers.items()},
         }
 
-    def keep(
-        self, rungs: list[int], checkpoint: Path, weights: Path, tell: Send
-    ) -> dict[str, Any]:
+    def keep(self, rungs: list[int], checkpoint: Path, weights: Path, tell: Send) -> dict[str, Any]:
         """Write the trained models, and what they have to say."""
         self._reach(rungs, len(rungs) - 1, checkpoint, tell)
         samples = [trainer.sample() for trainer in self.trainers.values()]
@@ -112,7 +110,9 @@ class Candidate:
         for progress in trainer.run(rungs[rung]):
             now = time.monotonic()
             if now - told > BETWEEN_MESSAGES:
-                tell({"kind": "progress", "task": name, "step": progress.step, "loss": progress.loss})
+                tell(
+                    {"kind": "progress", "task": name, "step": progress.step, "loss": progress.loss}
+                )
                 told = now
             if now - saved > BETWEEN_CHECKPOINTS:
                 trainer.save(checkpoint)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from archdsl.search.objectives import Objective, objectives_of
 from archdsl.search.outputs import Result, write_outputs
 from archdsl.search.progress import Lines, Silent, Terminal
 from archdsl.search.proposals import fitting
-from archdsl.search.protocols import Arch, Space
+from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import Record
 from archdsl.search.samplers import TPE, OptunaSampler
 from archdsl.search.seeds import seed_of
@@ -69,7 +70,9 @@ def search(space: Space, name: str, folder: Path, request: Request) -> Result:
         worker = Worker(out / "worker.log", request.loader)
         open_things.callback(worker.stop)
         worker.start()
-        store.attach([o.direction for o in objectives], _signature(space, settings, objectives, data))
+        store.attach(
+            [o.direction for o in objectives], _signature(space, settings, objectives, data)
+        )
         console.print(*greeting(space, name, settings, store.records()), sep="\n")
         status = _searched(
             Study(space, settings, objectives, store, worker, out, Silent()), console, request
@@ -120,13 +123,11 @@ def prepared(arch: Arch, settings: Settings) -> dict[str, str]:
     return found
 
 
-def greeting(
-    space: Space, name: str, settings: Settings, records: Sequence[Record]
-) -> list[str]:
+def greeting(space: Space, name: str, settings: Settings, records: Sequence[Record]) -> list[str]:
     """What the user sees at once: how large the space is and how much of it may be built."""
-    count = space.count()
-    lines = [f"[bold]{name}[/]: {count:,} architecture{'s' if count != 1 else ''}"]
-    rejected = rejected_share(space) if count > 1 else 0.0
+    size = space.count()
+    lines = [f"[bold]{name}[/]: {size:,} architecture{'s' if size != 1 else ''}"]
+    rejected = rejected_share(space) if size > 1 else 0.0
     if rejected:
         lines[0] += f", of which the constraints reject about {rejected:.0%}"
     done = sum(record.finished for record in records)
@@ -139,20 +140,26 @@ def rejected_share(space: Space) -> float:
     """The share of random draws that break a constraint, within half a second."""
     start, rejected, looked = time.monotonic(), 0, 0
     while looked < LOOKED_AT and time.monotonic() - start < 0.5:
-        draws = iter(range(10**9))
-        arch = fitting(space, lambda site, n=looked, d=draws: seed_of(n, next(d)) % site.size)
+        arch = fitting(space, random_choices(looked))
         rejected += arch is None or not space.feasible(arch)
         looked += 1
     return rejected / looked
 
 
+def random_choices(seed: int) -> Callable[[Site], int]:
+    """A chooser that draws every choice uniformly."""
+    draws = count()
+    return lambda site: seed_of(seed, next(draws)) % site.size
+
+
 def _searched(study: Study, console: Console, request: Request) -> Status:
     """Run the study under a display; Ctrl-C ends it early and tidily."""
     records = study.store.records()
-    shows = Silent if request.quiet else Terminal if console.is_terminal else Lines
-    display = Silent() if shows is Silent else shows(
-        console, study.objectives, study.settings.trials, records
-    )  # fmt: skip
+    shows = Terminal if console.is_terminal else Lines
+    trials = study.settings.trials
+    display: Silent | Terminal | Lines = (
+        Silent() if request.quiet else shows(console, study.objectives, trials, records)
+    )
     study.display = display
     try:
         with display:

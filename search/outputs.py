@@ -71,7 +71,10 @@ class Result:
         for choice in choices:
             table.add_column(choice)
         for record in self.front[:SHOWN]:
-            values = [quantity(o.text, v) for o, v in zip(self.objectives, record.values or (), strict=True)]
+            values = [
+                quantity(o.text, v)
+                for o, v in zip(self.objectives, record.values or (), strict=True)
+            ]
             found = named(_choices(record))
             table.add_row(str(record.number), *values, *(found.get(c, "–") for c in choices))
         return table
@@ -92,7 +95,7 @@ class Result:
         return "\n".join(lines)
 
     def _counted(self) -> str:
-        states = Counter(record.state for record in self.records)
+        states = Counter[str](record.state for record in self.records)
         words = {"complete": "trained", "pruned": "cut", "fail": "failed"}
         parts = [f"{states[state]} {word}" for state, word in words.items() if states[state]]
         return f"{len(self.records)} trials" + (f" ({', '.join(parts)})" if parts else "")

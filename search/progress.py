@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -61,15 +61,14 @@ class Pace:
     """How long the rest may take, from what this process has seen."""
 
     trials: int
+    before: int = 0
     started: float = field(default_factory=time.monotonic)
-    first: int | None = None
 
     def left(self, done: int) -> float | None:
-        """Seconds; ``None`` before anything has ended."""
-        self.first = done if self.first is None else self.first
-        ended = done - self.first + 1
+        """Seconds; ``None`` before anything has ended in this process."""
+        ended = done - self.before
         spent = time.monotonic() - self.started
-        return spent / ended * max(0, self.trials - done) if done else None
+        return spent / ended * max(0, self.trials - done) if ended > 0 else None
 
 
 @dataclass
@@ -116,7 +115,7 @@ class Terminal:
         self, console: Console, objectives: Sequence[Objective], trials: int,
         records: Sequence[Record] = (),
     ) -> None:  # fmt: skip
-        self.console, self.view, self.pace = console, View(objectives, trials), Pace(trials)
+        self.console, self.view, self.pace = console, View(objectives, trials), _pace(trials, records)
         self.view.update(records, self.pace)
         self.live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
         self._steps: int | None = None
@@ -143,7 +142,8 @@ class Terminal:
         """Count it; a failure stays on the screen as a line of its own."""
         self.view.update(records, self.pace)
         if record.state == "fail":
-            self.console.print(f"[red]trial {record.number} failed[/]: {escape(record.message)}")
+            line = f"[red]trial {record.number} failed[/]: {escape(record.message)}"
+            self.console.print(line, highlight=False)
 
     def _render(self) -> Group:
         view = self.view
@@ -154,7 +154,10 @@ class Terminal:
             _counted(view.counts),
             f"about {quantity_of_time(view.left)} left" if view.left is not None else "",
         )
-        lines = [bar, Text.from_markup(f"{escape(view.doing)}  [dim]{escape(view.detail)}[/]")]
+        lines: list[RenderableType] = [
+            bar,
+            Text.from_markup(f"{escape(view.doing)}  [dim]{escape(view.detail)}[/]"),
+        ]
         if view.best:
             lines.append(Text.from_markup(f"[green]best so far[/]  {escape(view.best)}"))
         return Group(*lines)
@@ -174,7 +177,7 @@ class Lines:
         self, console: Console, objectives: Sequence[Objective], trials: int,
         records: Sequence[Record] = (),
     ) -> None:  # fmt: skip
-        self.console, self.view, self.pace = console, View(objectives, trials), Pace(trials)
+        self.console, self.view, self.pace = console, View(objectives, trials), _pace(trials, records)
         self.view.update(records, self.pace)
 
     def __enter__(self) -> Self:
@@ -199,6 +202,10 @@ class Lines:
         )  # fmt: skip
 
 
+def _pace(trials: int, records: Sequence[Record]) -> Pace:
+    return Pace(trials, sum(record.finished for record in records))
+
+
 def quantity_of_time(seconds: float | None) -> str:
     """``3 min 20 s``."""
     if seconds is None:
@@ -211,7 +218,9 @@ def quantity_of_time(seconds: float | None) -> str:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    words = {"complete": ("green", "trained"), "pruned": ("yellow", "cut"), "fail": ("red", "failed")}
+    words = {
+        "complete": ("green", "trained"),
+        "pruned": ("yellow", "cut"),
+        "fail": ("red", "failed"),
+    }
     return "  ".join(f"[{c}]{counts.get(state, 0)} {word}[/]" for state, (c, word) in words.items())
-
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -120,7 +121,7 @@ class Proposer:
         for _ in range(ATTEMPTS):
             trial = study.ask()
             effort.asked += 1
-            arch = fitting(self.space, lambda site, trial=trial: suggest(trial, site))
+            arch = fitting(self.space, partial(suggest, trial))
             found = arch and self._accepted(arch, taken, effort, _carried(study, trial))
             if found:
                 return found
@@ -177,7 +178,7 @@ class Proposer:
         the earlier it was cut: TPE and NSGA-II both order by it.
         """
         carried = record.arch.get("proposal", {}).get("carried", {})
-        known = {
+        known: dict[str, Any] = {
             "params": dict(record.params),
             "distributions": dict(record.distributions),
             "system_attrs": dict(carried),

@@ -148,7 +148,7 @@ class Record:
 
     @property
     def reason(self) -> str:
-        """Why it ended before the last rung: ``rank``, ``rung``, ``out-of-memory``, ``diverged``, …"""
+        """Why it ended before the last rung (``rank``, ``out-of-memory``, …); empty for the best."""
         return str(self.attributes.get(OUTCOME, {}).get("reason", ""))
 
     @property

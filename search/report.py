@@ -84,7 +84,9 @@ def headline(result: Result) -> str:
     values = zip(result.objectives, result.best.values or (), strict=True)
     reached = " and ".join(f"{o.text} {quantity(o.text, value)}" for o, value in values)
     taken = named(result.best.arch["choices"])
-    what = ", ".join(f"{name} = {text}" for name, text in taken.items()) or "the spec's architecture"
+    what = (
+        ", ".join(f"{name} = {text}" for name, text in taken.items()) or "the spec's architecture"
+    )
     return f"{what} reaches {reached}."
 
 
@@ -100,7 +102,9 @@ def funnel(result: Result) -> list[Stage]:
     for record in records:
         effort.update(record.arch["proposal"]["effort"])
     rungs = result.settings.rungs
-    reached = [sum(record.rung(rung) is not None for record in records) for rung in range(len(rungs))]
+    reached = [
+        sum(record.rung(rung) is not None for record in records) for rung in range(len(rungs))
+    ]
     return [
         Stage("proposed", effort["asked"] + effort["drawn"]),
         Stage("rejected by constraints", effort["infeasible"], "before anything was built"),
@@ -134,7 +138,9 @@ def drawings(result: Result, found: Sequence[Choice]) -> Mapping[str, Markup | N
 def settings(result: Result) -> dict[str, str]:
     """How the study was run, and with what."""
     chosen, last = result.settings, result.records[-1] if result.records else None
-    scored = next((r.attributes["scores"] for r in reversed(result.records) if r.scores), {})
+    scored: Mapping[str, Any] = next(
+        (r.attributes["scores"] for r in reversed(result.records) if r.scores), {}
+    )
     return {
         "sampler": described(chosen.sampler),
         "rank": chosen.rank.label if chosen.rank else "none",
@@ -172,5 +178,3 @@ def plotly_script() -> Markup:
     from plotly.offline import get_plotlyjs
 
     return Markup(get_plotlyjs().replace("</script", "<\\/script"))
-
-

@@ -84,4 +84,5 @@ def spearman(x: Floats, y: Floats) -> float:
 
 def ranks(values: Floats) -> Floats:
     """Ranks from 0, ties sharing their mean."""
-    return (len(values) - 1 + signs(values).sum(1)) / 2
+    found: Floats = (len(values) - 1 + signs(values).sum(1)) / 2
+    return found

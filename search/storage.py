@@ -175,7 +175,9 @@ def _record(trial: FrozenTrial) -> Record:
 
 def _changed(name: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> ArchError:
     words = {"text_hash": "spec", "seed": "seed", "data": "data", "objectives": "objectives"}
-    differs = [word for key, word in words.items() if known.get(key) != asked.get(key)] or ["format"]
+    differs = [word for key, word in words.items() if known.get(key) != asked.get(key)] or [
+        "format"
+    ]
     what = " and ".join(differs)
     return ArchError(
         Diagnostic(

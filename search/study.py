@@ -18,9 +18,9 @@ from typing import Any, Literal
 import optuna
 
 from archdsl.compiler.quantities import parts as _parts
-from archdsl.search.fronts import pareto_front
 from archdsl.search.components import written
 from archdsl.search.files import remove, write_text
+from archdsl.search.fronts import pareto_front
 from archdsl.search.metrics import chosen
 from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.objectives import Objective, kept, known_costs, latencies
@@ -221,7 +221,9 @@ class Study:
         """Measure the latencies that objectives and soft constraints ask for."""
         soft = [each for each in self._arch(record).requirements if not each.hard]
         parts = [part for each in self.objectives for part in each.needs]
-        parts += [part for each in soft for side in (each.left, each.right) for part in _parts(side)]
+        parts += [
+            part for each in soft for side in (each.left, each.right) for part in _parts(side)
+        ]
         asked = latencies(parts)
         if not asked or record.measured:
             return record

@@ -213,7 +213,7 @@ class TorchJudge:
 
     def _parts(self, array: Tokens) -> list[Tensor]:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return [part.to(self.device) for part in tensor.split(self.batch)]
+        return [part.to(self.device) for part in torch.split(tensor, self.batch)]
 
     @torch.no_grad()
     def _logits(self, tokens: Tensor) -> Tensor:

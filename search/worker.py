@@ -144,7 +144,9 @@ class Worker:
 
     def _judged(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         if message["kind"] == "disk":
-            raise unwritable(Path(message["path"]), OSError(message["errno"], os.strerror(message["errno"])))
+            raise unwritable(
+                Path(message["path"]), OSError(message["errno"], os.strerror(message["errno"]))
+            )
         if message["kind"] == "failure":
             if message["reason"] == "out-of-memory":
                 self.stop()

@@ -84,7 +84,8 @@ class Cell(Layer):
     def _check_axes(self) -> None:
         """Numbers a copy are summed before a ``linear``, a ``norm`` or the output takes them."""
         analysis = self.analysis
-        taken = [(Name(analysis.final[self.output]), f"the output `{self.output}`")]
+        given: Expression = Name(analysis.final[self.output])
+        taken = [(given, f"the output `{self.output}`")]
         for value in analysis.assignments.values():
             for call in calls(value):
                 if call.function in ("linear", "norm") and not _diagonal(call):

@@ -209,7 +209,11 @@ class Analysis:
             return Affine(ZERO, expression)
         match expression:
             case Name(name):
-                return Affine(ONE, ZERO) if name == state else self.affine(self.assignments[name], state)
+                return (
+                    Affine(ONE, ZERO)
+                    if name == state
+                    else self.affine(self.assignments[name], state)
+                )
             case Apply("neg", (operand,)):
                 return _scaled(self.affine(operand, state), Constant(Fraction(-1)))
             case Apply("add" | "sub", (left, right)):
@@ -300,7 +304,9 @@ class Analysis:
         """Whether states meet only channel by channel: the Jacobian is diagonal (a block a state)."""
         mixed = [p.argument for linear in self.linears for p in linear.products if not p.diagonal]
         for value in self.assignments.values():
-            mixed += [call.arguments[0] for call in calls(value) if call.function in ("sum", "norm")]
+            mixed += [
+                call.arguments[0] for call in calls(value) if call.function in ("sum", "norm")
+            ]
         return not any(map(self.depends, mixed))
 
     def obstacle(self) -> str:

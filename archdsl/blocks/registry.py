@@ -23,6 +23,7 @@ BUILT_IN: dict[tuple[Kind, str], str] = {
     ("layer", "swiglu"): "archdsl.blocks.channel:SwiGLU",
     ("layer", "mlp"): "archdsl.blocks.channel:MLP",
     ("layer", "conv"): "archdsl.blocks.conv:Conv",
+    ("layer", "token_shift"): "archdsl.blocks.token_shift:TokenShift",
     ("layer", "attention"): "archdsl.blocks.attention:Attention",
     ("layer", "residual"): "archdsl.blocks.structure:Residual",
     ("layer", "stack"): "archdsl.blocks.stack:Stack",

@@ -107,7 +107,7 @@ class Parallel(Layer):
 
     name: ClassVar[str] = "parallel"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "layers"
-    mix: Literal["sum", "mean", "concat", "gate"] = "sum"
+    mix: Literal["sum", "mean", "product", "concat", "gate"] = "sum"
 
     def infer(self, stream: Type) -> Type:
         """Any features."""

@@ -13,7 +13,6 @@ import archdsl
 from archdsl.cli.output import Failure
 from archdsl.diagnostics import Source
 from archdsl.grammar.parse import read_source
-from archdsl.grammar.text import source_of
 
 if TYPE_CHECKING:
     from archdsl import Arch, Space
@@ -57,7 +56,7 @@ def source(name: str) -> Source:
     Raises:
         ArchError: it cannot be read.
     """
-    return source_of(SHOWN_AS, standard_input()) if name == STANDARD_INPUT else read_source(name)
+    return Source(SHOWN_AS, standard_input()) if name == STANDARD_INPUT else read_source(name)
 
 
 def standard_input() -> str:

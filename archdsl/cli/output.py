@@ -67,16 +67,24 @@ def drawn_text(what: RenderableType) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def table(*headings: str, right: Sequence[str] = ()) -> Table:
-    """An empty table; columns named in ``right`` have their figures below each other."""
+def table(*headings: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
+    """An empty table.
+
+    Args:
+        headings: of the columns.
+        right: those whose figures stand below each other.
+        whole: those whose words are not broken into lines.
+    """
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in headings:
-        numeric = heading in right
         made.add_column(
-            heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+            heading,
+            justify="right" if heading in right else "left",
+            no_wrap=heading in [*right, *whole],
+            overflow="fold",
         )
     return made
 

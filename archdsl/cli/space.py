@@ -34,7 +34,7 @@ def described(found: Space) -> str:
     size, sites = plural(found.count(), "architecture"), found.sites()
     if not sites:
         return size
-    rows = table("choice", "alternatives", "what", right=["alternatives"])
+    rows = table("choice", "alternatives", "what", right=["alternatives"], whole=["choice"])
     for site in sites:
         rows.add_row(site.path, f"{site.size:,}", alternatives(site))
     return f"{size}\n{drawn_text(rows)}"

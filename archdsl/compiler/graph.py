@@ -155,6 +155,11 @@ class Graph:
 
     def verify(self) -> None:
         """Raise where the graph is not valid: a compiler's bug, never a user's mistake."""
+        regions = {id(self): self} | {id(r): r for _, node in self.walk() for r in node.regions}
+        for region in regions.values():
+            region._verify()
+
+    def _verify(self) -> None:
         seen = {INPUT}
         for node in self.nodes():
             assert {value.node for value in node.inputs} <= seen, f"{node.name} reads ahead"
@@ -166,8 +171,6 @@ class Graph:
             known = range(len(node.regions))
             weights = node.op.weights(len(known)) if known else ()
             assert set(weights) <= set(known), f"{node.name} runs a region that it does not have"
-            for region in node.regions:
-                region.verify()
         assert self.output.type == self._type(self.output), "the output has another type"
 
     def _type(self, value: Value) -> Type | None:

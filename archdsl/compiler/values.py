@@ -14,6 +14,9 @@ from archdsl.compiler.terms import Progression
 from archdsl.diagnostics import ArchError, Diagnostic, Span
 from archdsl.grammar import ast
 
+LARGEST_PART = 10_000
+"""How large a part of a ratio may be: as many as a stack has layers at most."""
+
 MOST_POINTS = 10**9
 """How many points a range may have."""
 
@@ -80,7 +83,7 @@ def literal(expression: ast.Expression, at: At) -> Any:
         case ast.String(value=value) if expect.string:
             return value
         case ast.Ratio(parts=parts) if expect.ratio:
-            return Ratio(parts=parts)
+            return _ratio(parts, at, expression.span)
         case ast.Nothing() if expect.nothing:
             return None
         case ast.Nothing() if "none" in expect.symbols:
@@ -88,6 +91,13 @@ def literal(expression: ast.Expression, at: At) -> Any:
     raise ArchError(
         wrong_type(at, expression.span, described(expression), help=_hint(expression, expect))
     )
+
+
+def _ratio(parts: tuple[int, ...], at: At, span: Span) -> Ratio:
+    if max(parts) > LARGEST_PART:
+        message = f"a part of a ratio is at most {LARGEST_PART:,}, and here is {max(parts):,}"
+        raise ArchError(Diagnostic("out-of-range", message, at.frame.spot(span)))
+    return Ratio(parts=parts)
 
 
 def _hint(expression: ast.Expression, expect: Expect) -> str:

@@ -151,12 +151,6 @@ class Place:
             return "parameters" if is_definition else "arguments"
         return context
 
-    @property
-    def owner(self) -> str:
-        """The name in front of the innermost open bracket, if there is one."""
-        owner = self.words.list[self.opened[-1].index - 1] if self.opened else NO_WORD
-        return owner.text if owner.is_name else ""
-
 
 def finding(
     place: Place,

@@ -4,6 +4,8 @@ Letters: B batch, T tokens, H heads, K key width, V value width, C tokens in a c
 (chunks of a window x batch x heads), W width of a gate (1 or K).
 """
 
+import importlib.util
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +17,9 @@ from torch.nn import functional
 
 LANES = 64
 """Chunk matrices processed together: they fill a batched product and stay in cache."""
+
+TRITON_WIDTH = 256
+"""Widest heads of keys the Triton kernels take."""
 
 
 def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
@@ -274,16 +279,56 @@ def tokens(dtype: torch.dtype, *inputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(x.to(dtype).unbind(1) for x in inputs), strict=True)
 
 
+@torch.compiler.assume_constant_result
+def _triton_missing() -> str:
+    """What is missing here for Triton on the current device; empty if nothing is."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if torch.version.hip is None and torch.cuda.get_device_capability() < (8, 0):
+        return "the Triton kernels need compute capability 8.0"
+    return ""
+
+
+def triton_refusal(x: Tensor, width: int = 1, asked: bool = False) -> str:
+    """Why the Triton form cannot run on `x` with heads of `width` keys; empty if it can.
+
+    `asked` allows CPU tensors under Triton's interpreter (TRITON_INTERPRET=1, set before import).
+    """
+    if x.dtype == torch.float64:
+        return "float64 has no Triton form"
+    if width > TRITON_WIDTH:
+        return f"the Triton form takes keys of at most {TRITON_WIDTH} channels"
+    if x.is_cuda:
+        return _triton_missing()
+    if asked and os.environ.get("TRITON_INTERPRET") == "1":
+        return "" if importlib.util.find_spec("triton") else "triton is not installed"
+    return "Triton needs a CUDA device"
+
+
 def choose_form(
-    length: int, device: str, packed: bool, backend: str | None, step: str, chunked: str
+    length: int,
+    device: str,
+    packed: bool,
+    backend: str | None,
+    step: str,
+    chunked: str,
+    refusal: str = "this family has no Triton form",
 ) -> tuple[str, str]:
-    """The form for `length` tokens and why: `backend` if given, else by `length` for its reason."""
+    """The form for `length` tokens and why: `backend` if given, else by `length` for its reason.
+
+    `refusal` is why Triton cannot run, empty if it can.
+    """
     if backend is None:
         if length == 1 and not packed:
             return "step", f"one token: {step}"
-        return "chunked", f"{length} tokens on {device}: {chunked}"
-    if backend not in ("reference", "chunked", "step"):
-        raise ValueError(f"backend must be reference, chunked or step, found {backend!r}")
+        if not refusal:
+            return "triton", f"{length} tokens on {device}: {chunked}, fused"
+        note = f" ({refusal})" if device == "cuda" else ""
+        return "chunked", f"{length} tokens on {device}: {chunked}{note}"
+    if backend not in ("reference", "chunked", "step", "triton"):
+        raise ValueError(f"backend must be reference, chunked, step or triton, found {backend!r}")
+    if backend == "triton" and refusal:
+        raise ValueError(f"backend 'triton' cannot run: {refusal}")
     if backend == "step" and (packed or length != 1):
         raise ValueError("backend 'step' takes one token of unpacked sequences")
     return backend, "asked for by `backend`"

@@ -25,7 +25,7 @@ class ActivationDistance(TrainingFree):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SIGNS})
 
     def measure(self, evidence: Evidence) -> float:
-        """ln det K; at most 0."""
+        """Ln det K; at most 0."""
         import torch
 
         if evidence.codes is None:

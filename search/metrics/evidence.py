@@ -21,7 +21,7 @@ from archdsl.search.protocols import Arch
 from archdsl.search.tasks.base import LearningTask
 
 if TYPE_CHECKING:
-    from archdsl.search.tasks.base import Tokens
+    pass
 
 EMBEDDINGS = (nn.Embedding, Embedding)
 
@@ -56,7 +56,8 @@ class Evidence:
 def gather(
     model: Any, arch: Arch, task: LearningTask, needs: frozenset[Need], seed: int = 0
 ) -> Evidence:
-    """Look at an untrained model once; the model is left as it was, its gradients cleared."""
+    """Look at an untrained model once; its weights are left as they were, its gradients cleared."""
+    model.eval()
     tokens, targets = look(task, seed, next(model.parameters()).device)
     evidence = Evidence(arch, tokens.shape[1])
     with watched(model, needs) as (hidden, embedded):
@@ -146,7 +147,7 @@ def _keep_gradients(
 
 
 def synflow(model: nn.Module, tokens: Tensor) -> float:
-    """log Σ|w·∂R/∂w| with absolute weights and a stream of ones behind the embedding.
+    """Log Σ|w·∂R/∂w| with absolute weights and a stream of ones behind the embedding.
 
     "Pruning neural networks without any data by iteratively conserving synaptic flow" (Tanaka et al.,
     NeurIPS 2020), in one pass of one sequence: with a stream of ones all sequences are equal. The

@@ -143,9 +143,10 @@ def mamba2(w: Weights, x: Tensor, heads: int) -> Tensor:
 def hgrn(w: Weights, x: Tensor, lower: float = 0.0) -> Tensor:
     """HGRN, arXiv 2311.04823, its real form as published in code: ``h = f h + (1 - f) silu(W x)``.
 
-    Deviations: the lower bound of the forget gate is a number given to each layer, where the paper
-    learns one for every layer and sums them up the depth; no complex phase.
+    Deviations: the lower bound of the forget gate is learned for each layer apart, where the paper
+    shares a softmax out over the layers and sums it up the depth; no complex phase.
     """
+    lower = sigmoid(w["decay_gate.bound"]) if "decay_gate.bound" in w else lower
     forget = lower + (1 - lower) * sigmoid(x @ w["decay.weight"].T)
     inputs = silu(branch(w, x, "value")) * (1 - forget)
     state, rows = x.new_zeros(inputs.shape[1]), []
@@ -163,6 +164,7 @@ def hgrn2(w: Weights, x: Tensor, heads: int, lower: float = 0.0) -> Tensor:
     kernels do, which the norm behind takes out again up to its epsilon.
     """
     q, v = heads_of(silu(branch(w, x, "query")), heads), heads_of(branch(w, x, "value"), heads)
+    lower = sigmoid(w["decay_gate.bound"]) if "decay_gate.bound" in w else lower
     forget = heads_of(lower + (1 - lower) * sigmoid(x @ w["decay.weight"].T), heads)
     scale = q[0].shape[1] ** -0.5
     read = [memory(q[h], 1 - forget[h], v[h], forget[h], scale) for h in range(heads)]

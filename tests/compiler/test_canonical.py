@@ -26,7 +26,7 @@ SAME = {
     ),
     "pattern and indices": (
         f'stack(depth = 4, pattern = "ABAA") {LABELLED}',
-        f"stack(depth = 4, at = [0, 2]) {LABELLED}",
+        f"stack(depth = 4, at = [1]) {LABELLED}",
     ),
     "a period and its repetition": (
         f'stack(depth = 6, pattern = "AB") {LABELLED}',
@@ -54,9 +54,9 @@ SAME = {
         f"stack(depth = 4, ratio = 3:1) {{ linear: {A} full: {B} }}",
     ),
     "a named mixer and its definition": (
-        "hgrn2(heads = 2)",
-        "miras(matrix(heads = 2), retention = decay(channel, form = sigmoid), query = silu, "
-        "key = complement, norm_over = width)",
+        "deltanet(heads = 2, beta_max = 2)",
+        "miras(matrix(heads = 2), bias = l2, learner = gd(rate = token, beta_max = 2), "
+        "query = l2_norm, key = l2_norm, conv = 4)",
     ),
     "a rounded width and the whole one": ("swiglu(expand = 8/3)", "swiglu(expand = 3)"),
     "a default and the same said": (

@@ -16,7 +16,7 @@ let start = 1/4 | 1/2
 model {
     embed(dim = 16, vocab = 12)
     repeat(2) {
-        residual { rms_norm  token_shift(start = start)  mlp }
+        residual { rms_norm  echo(start = start)  mlp }
     }
     lm_head
 }
@@ -29,7 +29,7 @@ from archdsl.compiler.checkpoint import load
 space = archdsl.load("spec.arch")
 assert space.count() == 2
 arch = space.sample(0)
-assert "token_shift" in arch.text
+assert "echo" in arch.text
 assert archdsl.loads(arch.text).sample(0).hash == arch.hash
 model = arch.compile()
 assert sum(p.numel() for p in model.parameters()) == arch.cost.params
@@ -62,7 +62,7 @@ def site(tmp_path):
         for group, points in groups
     ]
     (info / "entry_points.txt").write_text("\n".join(lines))
-    (tmp_path / "archdsl_shift").symlink_to(HERE / "archdsl_shift")
+    (tmp_path / "archdsl_echo").symlink_to(HERE / "archdsl_echo")
     (tmp_path / "spec.arch").write_text(SPEC)
     return tmp_path
 
@@ -81,10 +81,10 @@ def command(site, *arguments):
 
 def test_its_layer_is_part_of_the_language(site):
     assert command(site, "check", "spec.arch").stdout == "1 file checked, no errors\n"
-    about = command(site, "components", "token_shift").stdout
-    assert about.startswith("token_shift(start = 0.5)\n\na layer. `x_t + m")
-    assert "(from archdsl_shift)" in command(site, "components").stdout
-    assert "token_shift" in command(site, "show", "spec.arch").stdout
+    about = command(site, "components", "echo").stdout
+    assert about.startswith("echo(start = 0.5)\n\na layer. `x_t + m")
+    assert "(from archdsl_echo)" in command(site, "components").stdout
+    assert "echo" in command(site, "show", "spec.arch").stdout
 
 
 def test_its_mistakes_are_explained_like_any_other(site):
@@ -92,7 +92,7 @@ def test_its_mistakes_are_explained_like_any_other(site):
     found = command(site, "check", "wrong.arch", "--format", "concise")
     assert found.returncode == 1
     assert (
-        "wrong.arch:6:42: error[unknown-parameter] `token_shift` has no parameter `begin`"
+        "wrong.arch:6:35: error[unknown-parameter] `echo` has no parameter `begin`"
         in found.stdout
     )
 

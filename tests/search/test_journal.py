@@ -37,7 +37,9 @@ def test_trials_are_there_for_the_next_process(path):
     assert len(study(path).trials) == 3
 
 
-@pytest.mark.parametrize("torn", [b'{"op_code": 4, "wor', b"\0\0\0\0", b'{"op_code": 4}', b"half\nmore"])
+@pytest.mark.parametrize(
+    "torn", [b'{"op_code": 4, "wor', b"\0\0\0\0", b'{"op_code": 4}', b"half\nmore"]
+)
 def test_a_torn_end_is_put_aside(path, torn):
     add(study(path), 3)
     sound = path.read_bytes()

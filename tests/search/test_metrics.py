@@ -140,7 +140,9 @@ def test_the_default_set_costs_little_more_than_one_pass():
     from archdsl.search.tasks.mqar import MQAR
 
     task = MQAR(vocab=512, length=64, pairs=8)
-    wide = FakeArch({}, {"model.memory": "gru", "model.memory.layers": "6", "model.width": "64"}, {}, task)
+    wide = FakeArch(
+        {}, {"model.memory": "gru", "model.memory.layers": "6", "model.width": "64"}, {}, task
+    )
     model = model_of(wide)
     needs = frozenset().union(*(metric.needs for metric in chosen(None)))
     tokens, targets = look(task, 0, torch.device("cpu"))

@@ -31,7 +31,9 @@ def finished(proposal, number, state="complete", value=0.5, directions=1, rungs=
     if state != "complete":
         attributes[OUTCOME] = {"reason": "rank", "message": ""}
     values = (value,) * directions if state == "complete" else None
-    return Record(number, number, state, values, attributes, proposal.params, proposal.distributions)
+    return Record(
+        number, number, state, values, attributes, proposal.params, proposal.distributions
+    )
 
 
 def search(made, trials, states=("complete",), directions=1):
@@ -149,9 +151,7 @@ def test_running_trials_of_others_are_seen_and_not_repeated():
 def test_genetic_search_makes_generations():
     made = proposer("nsga2")
     records = search(made, 10)
-    generations = [
-        r.arch["proposal"]["carried"].get("NSGAIISampler:generation") for r in records
-    ]
+    generations = [r.arch["proposal"]["carried"].get("NSGAIISampler:generation") for r in records]
     assert generations[:3] == [0, 0, 0]
     assert max(g for g in generations if g is not None) >= 2
 

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -331,33 +332,41 @@ class Crew:
 # --- what is shown --------------------------------------------------------------------------------
 
 
-def minimised(failure: Failure, seconds: float = 20.0) -> bytes:
-    """A smaller input that fails in the same way, as far as time allows."""
+def minimised(failure: Failure, seconds: float = 40.0) -> bytes:
+    """A smaller input that fails in the same way, as far as time allows: lines first, then words."""
+    end = time.monotonic() + seconds
+    text_of = failure.data.decode("utf-8", errors="surrogateescape")
+    with tempfile.TemporaryDirectory() as folder:
+        fails = partial(still_fails, failure, Path(folder) / "input.arch")
+        for split in (partial(str.splitlines, keepends=True), TOKEN.findall):
+            text_of = "".join(shortened(split(text_of), fails, end))
+    return text_of.encode("utf-8", errors="surrogateescape")
+
+
+def still_fails(failure: Failure, path: Path, pieces: list[str]) -> bool:
+    """Whether a smaller input fails in the same way."""
     kind = failure.what.split(" ")[0].rstrip(":")
     action, limit = (use, SLOWEST_USE) if kind == "use" else (checked, SLOWEST)
-    tokens = TOKEN.findall(failure.data.decode("utf-8", errors="surrogateescape"))
-    end = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "input.arch"
+    path.write_bytes("".join(pieces).encode("utf-8", errors="surrogateescape"))
+    result, what, _ = attempt(action, path, limit)
+    if failure.what.startswith("use: accepted"):
+        return bool(result) and failure.what.endswith(result[0])
+    return same(what, failure.what)
 
-        def fails(candidate: list[str]) -> bool:
-            path.write_bytes("".join(candidate).encode("utf-8", errors="surrogateescape"))
-            result, what, _ = attempt(action, path, limit)
-            if failure.what.startswith("use: accepted"):
-                return bool(result) and failure.what.endswith(result[0])
-            return same(what, failure.what)
 
-        size = max(len(tokens) // 2, 1)
-        while size and time.monotonic() < end:
-            at = 0
-            while at < len(tokens) and time.monotonic() < end:
-                shorter = tokens[:at] + tokens[at + size :]
-                if fails(shorter):
-                    tokens = shorter
-                else:
-                    at += size
-            size //= 2
-    return "".join(tokens).encode("utf-8", errors="surrogateescape")
+def shortened(pieces: list[str], fails: Callable[[list[str]], bool], end: float) -> list[str]:
+    """Drop stretches of pieces, long ones first, as long as it still fails."""
+    size = max(len(pieces) // 2, 1)
+    while size and time.monotonic() < end:
+        at = 0
+        while at < len(pieces) and time.monotonic() < end:
+            shorter = pieces[:at] + pieces[at + size :]
+            if fails(shorter):
+                pieces = shorter
+            else:
+                at += size
+        size //= 2
+    return pieces
 
 
 def same(one: str, other: str) -> bool:

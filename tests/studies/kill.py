@@ -101,7 +101,21 @@ def finish(folder: Path, trials: int) -> None:
     assert status == 0, f"exit status {status}: {(folder / 'run.log').read_text()[-2000:]}"
 
 
-def killed(folder: Path, trials: int, kills: int, chance: random.Random, pace: float) -> Facts:
+def timed(folder: Path, trials: int) -> tuple[float, float]:
+    """Run a search to its end; seconds until its first trial was finished, and until its end."""
+    begin, first = time.monotonic(), 0.0
+    running = start(folder, trials)
+    while running.poll() is None:
+        time.sleep(0.2)
+        if not first and facts(folder):
+            first = time.monotonic() - begin
+    finish(folder, trials)
+    return first, time.monotonic() - begin
+
+
+def killed(
+    folder: Path, trials: int, kills: int, chance: random.Random, moments: tuple[float, float]
+) -> Facts:
     """Run a search that is killed; after each kill nothing may be lost.
 
     Args:
@@ -109,12 +123,13 @@ def killed(folder: Path, trials: int, kills: int, chance: random.Random, pace: f
         trials: of the study.
         kills: how often.
         chance: when, and how.
-        pace: seconds that an undisturbed run takes.
+        moments: seconds an undisturbed run takes to its first finished trial, and in all.
     """
+    first, whole = moments
     known: Facts = {}
     for number in range(kills):
         running = start(folder, trials)
-        time.sleep(chance.uniform(0.1, 1.3) * pace / (kills + 1) + 2)
+        time.sleep(chance.uniform(0.3 * first, first + 1.5 * (whole - first) / kills))
         whole_group = chance.random() < 0.5
         if running.poll() is None:
             (os.killpg if whole_group else os.kill)(running.pid, signal.SIGKILL)
@@ -144,13 +159,15 @@ def study(trials: int, kills: int, seed: int, spec: str = SPEC) -> None:
     """The whole study; raises AssertionError where a promise is broken."""
     with tempfile.TemporaryDirectory() as name:
         under = Path(name)
-        begin = time.monotonic()
         calm = folder_with(spec, under, "calm")
-        finish(calm, trials)
-        pace, expected = time.monotonic() - begin, facts(calm)
+        moments = timed(calm, trials)
+        expected = facts(calm)
         assert len(expected) == trials, f"{len(expected)} trials of {trials}"
-        print(f"undisturbed: {trials} trials in {pace:.0f} s")
-        found = killed(folder_with(spec, under, "killed"), trials, kills, random.Random(seed), pace)
+        print(
+            f"undisturbed: {trials} trials in {moments[1]:.0f} s, the first after {moments[0]:.0f} s"
+        )
+        disturbed = folder_with(spec, under, "killed")
+        found = killed(disturbed, trials, kills, random.Random(seed), moments)
         compare(found, expected, f"killed {kills} times")
         halves = folder_with(spec, under, "halves")
         finish(halves, trials // 2)

@@ -19,11 +19,11 @@ let heads  = 2 | 4
 let memory = gla | gated_deltanet | mamba2 | hgrn2 | (retnet | linear_attention)
 let expand = 2 | 8/3 | 4
 let rate   = 1e-4 .. 1e-2 log
-let small  = 3 * (width / 4) - 1
+let small  = 3 * (width / 4) - 8
 
 def block(mixer, norm = rms_norm) {
     residual { norm  mixer }
-    residual(scale = learned | 1/2) { rms_norm  swiglu(expand = expand) | mlp(activation = gelu | relu2) }
+    residual(scale = learned | 1/2) { rms_norm  swiglu(expand = expand) | mlp(activation = gelu | relu2)  linear(dim = small)  linear(dim = width) }
 }
 
 def my_gru(width = none) = cell(state = [h], output = h, width = width) {
@@ -43,7 +43,7 @@ model {
         linear: block(memory(heads = heads, conv = 4))
         full: block((attention(position = rope | alibi) | attention(window = 8))(heads = heads))
     }
-    stack(depth = 4, at = [1, 3]) { a: block(my_gru)  b: block(each(point | library.gla)(4)) }
+    stack(depth = 4, at = [1, 3]) { a: block(my_gru)  b: block(each(point(4) | library.gla(4))) }
     stack(depth = 4, cycle = [a, a, b]) { a: block(min_gru) b: block(conv(kernel = 3)) }
     stack(depth = 4, pattern = "LLLA") { linear: block(hgrn) attention: block(attention(heads = 4)) }
     repeat(2 .. 6) { residual { rms_norm  each(gru | lstm | none) } }
@@ -63,7 +63,7 @@ train { batch = 16 | 32  learning_rate = rate  schedule = cosine | linear }
 
 search {
     trials  = 20
-    sampler = tpe | random
+    sampler = tpe
     rank    = hidden_covariance
     promote = 1/8
     rungs   = [100, 400]

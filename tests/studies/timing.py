@@ -119,9 +119,9 @@ def built(runs: int) -> list[Figure]:
         spent: list[float] = []
 
         def draw(model: object, seed: int, spent: list[float] = spent) -> None:
-            spent.append(seconds(lambda: drawing(model, seed)))  # type: ignore[arg-type]
+            spent.append(seconds(lambda: drawing(model, seed)))
 
-        build.draw_weights = draw  # type: ignore[assignment]
+        build.draw_weights = draw
         try:
             whole = seconds(lambda: archdsl.loads(LARGE).sample(0).compile())
         finally:
@@ -141,10 +141,7 @@ def allocated(arch: object) -> float:
     """How long it takes to make tensors of the sizes of an architecture's parameters, and no more."""
     import torch
 
-    shapes = [
-        tuple(p.shape)
-        for p in arch.compile().parameters()  # type: ignore[attr-defined]
-    ]
+    shapes = [tuple(p.shape) for p in arch.compile().parameters()]
     return seconds(lambda: [torch.nn.Parameter(torch.empty(shape)) for shape in shapes])
 
 
@@ -155,7 +152,7 @@ def overhead(runs: int) -> Figure:
     from archdsl.search.metrics import chosen
 
     space = archdsl.load(HYBRID)
-    metrics = chosen(space.search.rank)  # type: ignore[arg-type]
+    metrics = chosen(space.search.rank)
     shares = []
     for seed in range(runs + 1):
         arch = space.sample(seed)

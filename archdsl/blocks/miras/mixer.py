@@ -218,7 +218,8 @@ class Miras(Layer):
                 argument="learner",
                 help="write `bias = l2, learner = gd(rate = token, steps = 2)`",
             )
-        if isinstance(self.bias, L2) and self.bias.feedback == "learned" and learner.rate == "channel":
+        feedback = isinstance(self.bias, L2) and self.bias.feedback == "learned"
+        if feedback and learner.rate == "channel":
             yield Invalid(
                 "channel-rate",
                 "a rate a channel has an erase key of its own, so `feedback` has nothing to work on",

@@ -130,18 +130,14 @@ class Decay(Retention):
         return starts.get(self.form, "zeros")
 
     def project(self, build: Builder, stream: Value, width: int) -> Value:
-        """The gate's logits, through ``rank`` channels where asked; behind a bias that starts
-        somewhere they start small, and without a rank at zero.
-        """
+        """The gate's logits, through ``rank`` channels where asked; see :data:`INITIAL`."""
         inner, init = stream, INITIAL[self.start == "zeros", self.rank is None]
         if self.rank:
             narrow = Linear(width_in=stream.type.width, width_out=self.rank)
             inner = build.add(narrow, stream, name="decay_down")
         if self.rank and self.activation != "none":
             inner = build.add(Activate(function=self.activation), inner, name="decay_activation")
-        widen = Linear(
-            width_in=inner.type.width, width_out=width, bias=self.bias, init=init
-        )
+        widen = Linear(width_in=inner.type.width, width_out=width, bias=self.bias, init=init)
         return build.add(widen, inner, name="decay")
 
     def bound(self) -> float | None:

@@ -290,9 +290,7 @@ class MatrixShell(Shell):
         bias = self.mixer.bias
         if not isinstance(bias, L2) or bias.feedback == "full":
             return None
-        scale = HeadScale(
-            width=key.type.width, heads=self.heads * self.steps, function="sigmoid"
-        )
+        scale = HeadScale(width=key.type.width, heads=self.heads * self.steps, function="sigmoid")
         return self.build.add(scale, key, name="feedback")
 
     def corrected(self, query: Value, key: Value) -> Value:

@@ -59,7 +59,7 @@ class Starts:
         if function == "normal":
             return torch.randn(shape, generator=self.generator)
         if function == "linspace":
-            return torch.linspace(*ends, count)
+            return torch.linspace(ends[0], ends[1], count)
         return torch.arange(count).float() if function == "index" else hippo(count)
 
 
@@ -69,5 +69,7 @@ def hippo(count: int) -> Tensor:
     n = torch.arange(2 * count, dtype=torch.float64)
     root = torch.sqrt(n + 0.5)
     skew = torch.tril(torch.outer(root, root), -1)
-    frequencies = torch.linalg.eigvalsh(torch.complex(torch.zeros_like(skew), skew.T - skew))
+    frequencies: Tensor = torch.linalg.eigvalsh(
+        torch.complex(torch.zeros_like(skew), skew.T - skew)
+    )
     return frequencies[count:].float()

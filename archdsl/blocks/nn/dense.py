@@ -15,9 +15,7 @@ from archdsl.blocks.nn.functions import activate
 from archdsl.blocks.ops import dense as ops
 
 
-def draw_matrix(
-    weight: Tensor, how: ops.Initialisation, generator: torch.Generator
-) -> None:
+def draw_matrix(weight: Tensor, how: ops.Initialisation, generator: torch.Generator) -> None:
     """Fill a matrix ``[out, in]`` as the operation asks for it."""
     with torch.no_grad():
         if how == "zeros":

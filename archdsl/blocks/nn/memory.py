@@ -202,16 +202,16 @@ class DecayGate(Site):
         if op.start == "ramp":
             return -6 + 5 * rising ** (0.7 + 1.3 * share)
         if op.start == "zigzag":
-            return -5.5 + 6 * rising ** (1 + share**0.3) + 2.5 * zigzag(op.width, op.heads)
+            return -5.5 + 6 * rising ** float(1 + share**0.3) + 2.5 * zigzag(op.width, op.heads)
         return torch.zeros(op.width)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Logits ``[B, T, H]`` or ``[B, T, H·K]`` → the log decay, and the step size if asked."""
         logits = widened(x)
-        if self.op.cap is not None:
-            logits = capped(logits, self.op.cap)
         if self.op.start != "none":
             logits = logits + self.get_parameter("bias")
+        if self.op.cap is not None:
+            logits = capped(logits, self.op.cap)
         if self.op.form == "softplus":
             return self._softplus(F.softplus(logits))
         if self.op.form == "exponential":
@@ -324,7 +324,7 @@ class ValueResidual(Site):
         """Values ``[B, T, H·V]`` and the stream ``[B, T, D]`` → values."""
         first = context.carried.setdefault(f"value of {self.op.width}", v)
         share = torch.sigmoid(F.linear(F.linear(x, self.down), self.up) + self.bias)
-        return torch.lerp(v, first, share)
+        return torch.lerp(v, first.to(v.dtype), share.to(v.dtype))
 
 
 class SoftCap(Site):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -189,6 +190,8 @@ class Branches(Site):
     def _mixed(self, outputs: list[Tensor]) -> Tensor:
         if self.mix == "concat":
             return torch.cat(outputs, -1)
+        if self.mix == "product":
+            return reduce(torch.mul, outputs)
         stacked = torch.stack(outputs)
         if self.weight is not None:
             return (self.weight.softmax(0)[:, None, None, None] * stacked).sum(0)

@@ -12,8 +12,8 @@ class SoftmaxAttention(Op):
     """``softmax(q kᵀ / √D + bias) v`` a head; q ``[B, T, H·D]``, k and v ``[B, T, G·D]``, G | H.
 
     ``window = w`` keeps keys ``t - w + 1 … t``. Decoding caches keys (rotated) and values of every
-    token that a later one sees: all of them, or the last ``window - 1``. qk-norm is an RMS norm over each head, before RoPE, as published
-    (arXiv 2010.04245; placement as in facts of the public models).
+    token that a later one sees: all of them, or the last ``window - 1``. qk-norm is an RMS norm over
+    each head, before RoPE, as published (arXiv 2010.04245; placement as in the public models).
     """
 
     module: ClassVar[str] = "archdsl.blocks.nn.attention:SoftmaxAttention"

@@ -195,7 +195,7 @@ class DecayGate(Op):
         largest: largest rate at the start.
         start: how the bias starts; ``none`` is no bias. ``steps`` gives Mamba's step sizes, ``open``
             is 3 to 6 over the heads (xLSTM), ``ramp`` and ``zigzag`` are RWKV-6's and RWKV-7's.
-        cap: bounds the logits softly, ``cap · tanh(x / cap)``.
+        cap: bounds the biased logits softly, ``cap · tanh(x / cap)``.
     """
 
     module: ClassVar[str] = NN + "DecayGate"

@@ -59,13 +59,13 @@ class Layers(Op):
 
 
 class Branches(Op):
-    """Regions side by side on the same input, mixed: sum, mean, concatenation, learned gates.
+    """Regions side by side on the same input, mixed: sum, mean, product, concatenation, learned gates.
 
     ``gate`` weighs branch ``i`` by ``softmax(w)_i`` with one learned number a branch.
     """
 
     module: ClassVar[str] = NN + "Branches"
-    mix: Literal["sum", "mean", "concat", "gate"]
+    mix: Literal["sum", "mean", "product", "concat", "gate"]
     branches: int
     width: int
 

@@ -17,6 +17,7 @@ from archdsl.kernels.common import (
     initial,
     running_maximum,
     sequences,
+    triton_refusal,
 )
 from archdsl.kernels.decay.flops import default_chunk
 from archdsl.kernels.decay.operator import decay_op
@@ -52,7 +53,8 @@ def choose(q: Tensor, *, packed: bool = False, backend: str | None = None) -> tu
     length, device = q.shape[1], q.device.type
     for_step = "the recurrence itself is the cheapest form"
     for_chunked = "matrix products of whole chunks"
-    return choose_form(length, device, packed, backend, for_step, for_chunked)
+    refusal = triton_refusal(q, q.shape[3], backend == "triton")
+    return choose_form(length, device, packed, backend, for_step, for_chunked, refusal)
 
 
 def decay(
@@ -91,8 +93,9 @@ def decay(
         before = read == "before"
         if name == "step":
             return step(q, k, v, log, state, scale, before)
-        if name == "chunked":
-            out, last, _ = decay_op(q, k, v, log, state, cu_seqlens, scale, size, before)
+        if name in ("chunked", "triton"):
+            fused = name == "triton" and state.dtype == torch.float32
+            out, last, _ = decay_op(q, k, v, log, state, cu_seqlens, scale, size, before, fused)
             return out, last
         return by_sequence(
             partial(reference, scale=scale, before=before), (q, k, v, log), state, cu_seqlens

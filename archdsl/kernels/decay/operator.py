@@ -1,5 +1,6 @@
 """The chunked decay form as a registered operator: one node for `torch.compile`."""
 
+import importlib
 from typing import Any
 
 import torch
@@ -22,8 +23,16 @@ def decay_op(
     scale: float,
     chunk: int,
     before: bool,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, final state [B, H, K, V], and chunk states for the backward (none when packed)."""
+    """Output, final state [B, H, K, V], and chunk states for the backward.
+
+    No chunk states when packed, or when `fused` runs it in Triton.
+    """
+    if fused:
+        gpu = importlib.import_module("archdsl.kernels.decay.triton")
+        result = gpu.forward(q, k, v, log_decay, state, cu_seqlens, scale, chunk, before)
+        return *result, state.new_empty(0)
     if cu_seqlens is None:
         out, states = forward(q, k, v, log_decay, state, scale, chunk, before)
         return out, states[-1].clone().view(state.shape), states
@@ -47,10 +56,11 @@ def _(
     scale: float,
     chunk: int,
     before: bool,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     count = -(-q.shape[1] // chunk)
     shape = (count + 1, state.shape[0] * state.shape[1], *state.shape[2:])
-    states = state.new_empty(0 if cu_seqlens is not None else shape)
+    states = state.new_empty(0 if fused or cu_seqlens is not None else shape)
     return torch.empty_like(v), torch.empty_like(state), states
 
 
@@ -68,8 +78,14 @@ def decay_backward_op(
     scale: float,
     chunk: int,
     before: bool,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `decay_op` to q, k, v, log_decay (empty if None) and the initial state."""
+    if fused:
+        gpu = importlib.import_module("archdsl.kernels.decay.triton")
+        arrived = (state, cu_seqlens, d_out, d_final)
+        grads = gpu.backward(q, k, v, log_decay, *arrived, scale, chunk, before)
+        return grads[0], grads[1], grads[2], grads[3], grads[4]
     if cu_seqlens is None:
         return backward(q, k, v, log_decay, states, d_out, d_final, scale, chunk, before)
     d_log = q.new_empty(0) if log_decay is None else torch.empty_like(log_decay)
@@ -99,6 +115,7 @@ def _(
     scale: float,
     chunk: int,
     before: bool,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     d_log = torch.empty_like(log_decay) if log_decay is not None else q.new_empty(0)
     d_q, d_k, d_v = (torch.empty_like(x) for x in (q, k, v))
@@ -106,7 +123,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, log_decay, state, cu_seqlens, ctx.scale, ctx.chunk, ctx.before = inputs
+    q, k, v, log_decay, state, cu_seqlens, *ctx.options = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, log_decay, state, output[2], cu_seqlens)
 
@@ -117,12 +134,11 @@ def _differentiate(
     q, k, v, log_decay, state, states, cu_seqlens = ctx.saved_tensors
     d_out = torch.zeros_like(v) if d_out is None else d_out
     d_final = torch.zeros_like(state) if d_final is None else d_final
-    options = (ctx.scale, ctx.chunk, ctx.before)
     found = decay_backward_op(
-        q, k, v, log_decay, state, states, cu_seqlens, d_out, d_final, *options
+        q, k, v, log_decay, state, states, cu_seqlens, d_out, d_final, *ctx.options
     )
     d_log = found[3] if log_decay is not None else None
-    return found[0], found[1], found[2], d_log, found[4], None, None, None, None
+    return found[0], found[1], found[2], d_log, found[4], None, None, None, None, None
 
 
 decay_op.register_autograd(_differentiate, setup_context=_save)

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from archdsl.blocks.nn.base import Context, Site, State
-from archdsl_shift import component
+from archdsl_echo import component
 
 
-class Shift(Site):
-    """See :class:`archdsl_shift.component.Shift`."""
+class Echoed(Site):
+    """See :class:`archdsl_echo.component.Echoed`."""
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
 
-    def __init__(self, op: component.Shift) -> None:
+    def __init__(self, op: component.Echoed) -> None:
         super().__init__(op)
         self.mix = nn.Parameter(torch.full((op.width,), op.start))
 

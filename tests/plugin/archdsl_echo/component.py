@@ -1,4 +1,4 @@
-"""``token_shift``: what the user writes, and the operation it becomes. Free of torch."""
+"""``echo``: what the user writes, and the operation it becomes. Free of torch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from archdsl.blocks.base import Builder, Children, Layer, Real, Value, features
 from archdsl.blocks.op import Buffer, Op, Shape, Type
 
 
-class TokenShift(Layer):
+class Echo(Layer):
     """``x_t + m ⊙ x_{t-1}``, with a learned mix ``m`` that starts at ``start``.
 
-    The token shift of RWKV (arXiv 2305.13048 §3.1), as a residual.
+    What a language without it would miss: a residual of the token before.
     """
 
-    name: ClassVar[str] = "token_shift"
+    name: ClassVar[str] = "echo"
     start: Real = Fraction(1, 2)
 
     def infer(self, stream: Type) -> Type:
@@ -26,13 +26,13 @@ class TokenShift(Layer):
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """One operation."""
-        return build.add(Shift(width=stream.type.width, start=float(self.start)), stream)
+        return build.add(Echoed(width=stream.type.width, start=float(self.start)), stream)
 
 
-class Shift(Op):
+class Echoed(Op):
     """``[B, T, width]`` → the same; carries the last position."""
 
-    module: ClassVar[str] = "archdsl_shift.module:Shift"
+    module: ClassVar[str] = "archdsl_echo.module:Echoed"
     width: int
     start: float
 
