@@ -49,6 +49,7 @@ class Cell(Layer):
         width = self.width or width_in
         divides(self.heads, width, "heads", "the cell's width")
         self._check_functions()
+        self._check_weights(width_in)
         self._check_axes()
         bare = next((e for e in self.equations if _bare_input(e.value)), None)
         if width != width_in and bare is not None:
@@ -79,6 +80,28 @@ class Cell(Layer):
                     f"`{text(learned.start)}` says where a parameter starts, and it depends on the input",
                     argument="output",
                     help="use numbers, draws such as `uniform(0, 1)`, and parameters",
+                )
+
+    def _check_weights(self, width_in: int) -> None:
+        """A weight has one form, and blocks divide what they are given."""
+        for product in (p for linear in self.analysis.linears for p in linear.products):
+            forms = [name for name in ("diagonal", "blocks", "rank") if product.setting(name)]
+            forms += ["copies"] if forms and product.setting("copies") is True else []
+            if len(forms) > 1:
+                raise Invalid(
+                    "two-forms",
+                    f"a weight of `{product.name}` is asked to be `{forms[0]}` and `{forms[1]}` at once",
+                    argument="output",
+                    help=f"keep one of {' and '.join(f'`{name}`' for name in forms)}",
+                )
+            if product.setting("blocks") is True and product.argument == Name("x"):
+                divides(self.heads, width_in, "heads", "the stream's width")
+            if not product.diagonal and self.analysis.timeless(product.argument):
+                raise Invalid(
+                    "linear-of-number",
+                    f"`linear` maps what the token says, and `{text(product.argument)}` is always the same",
+                    argument="output",
+                    help="multiply by a `parameter()` to learn a scale",
                 )
 
     def _check_axes(self) -> None:

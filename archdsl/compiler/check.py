@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from archdsl.compiler.flow import Flow
 from archdsl.compiler.program import Plan
 from archdsl.compiler.sharing import Sharing
 from archdsl.compiler.terms import Arithmetic, Built, LayerTerm, Make, Run, Term, Typed, located
-from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity, Span
+from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity
 
 if TYPE_CHECKING:
     from archdsl.compiler.space import Space
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_LAYERS = 100_000
 """How many layers an architecture may have."""
 
-STEPS, SECONDS = 200_000, 1.0
+STEPS, SECONDS = 20_000, 5.0
 """How much checking may ask, and for how long."""
 
 FEASIBILITY_SECONDS = 0.15
@@ -54,7 +54,17 @@ def _checked(space: Space | None, report: Report) -> list[Diagnostic]:
         diagnostic = space.infeasibility(FEASIBILITY_SECONDS)
         if diagnostic is not None:
             report.add(diagnostic)
-    return sorted(report.diagnostics, key=_place)
+    misspelt = [d.label for d in report.diagnostics if d.id == "unknown-name"]
+    return sorted(
+        (d for d in report.diagnostics if not (d.id == "unused-name" and _echo(d, misspelt))),
+        key=_place,
+    )
+
+
+def _echo(unused: Diagnostic, misspelt: Sequence[str]) -> bool:
+    """Whether a name is unused only because its one use is misspelt."""
+    name = unused.message.rsplit("`", 2)[1]
+    return f"did you mean `{name}`?" in misspelt
 
 
 def _place(diagnostic: Diagnostic) -> tuple[int, int]:
@@ -161,7 +171,7 @@ class Checker:
         return max(sizes, default=0)
 
     def _too_much(self) -> Diagnostic:
-        span: Span | None = self.plan.model.span if self.plan.model else None
+        span = self.plan.model.span if self.plan.model else None
         return Diagnostic(
             "too-many-combinations",
             "the choices of this file can be combined in too many ways to check them all",

@@ -57,15 +57,18 @@ def conditional(diagnostic: Diagnostic, decided: Decided, sites: Mapping[str, Si
     found = list(_conditions(diagnostic, decided, sites))
     if not found:
         return diagnostic
-    texts = [
-        f"`{site.name} = {site.text(decided[path])}` (line {site.span.line})"
-        for path, site in found
-    ]
+    texts = [f"{chosen(site, decided[path])} (line {site.span.line})" for path, site in found]
     return replace(
         diagnostic,
         message=f"{diagnostic.message} when {' and '.join(texts)}",
         related=(*diagnostic.related, *((site.span, "this choice") for _, site in found)),
     )
+
+
+def chosen(site: Site, index: int) -> str:
+    """A choice made, in words: ```width = 128```, or of a part of a calculation ```1 | 2` is 2``."""
+    text = site.text(index)
+    return f"`{site.name} = {text}`" if site.name.isidentifier() else f"`{site.name}` is {text}"
 
 
 def _conditions(

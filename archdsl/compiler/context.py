@@ -58,7 +58,7 @@ class Closure:
     default: bool = False
     opaque: bool = False
     busy: bool = False
-    terms: dict[Expect, Term] = field(default_factory=dict)
+    terms: dict[tuple[Expect, bool], Term] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

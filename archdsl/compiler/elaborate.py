@@ -125,8 +125,7 @@ class Elaborator:
             case ast.Choice():
                 return self._choice(expression, at)
         if at.calls:
-            message = f"{values.described(expression)} takes no arguments"
-            raise ArchError(unknown.diagnostic("not-callable", message, expression.span, at))
+            raise ArchError(unknown.not_callable(expression, at))
         return self._value(expression, at)
 
     def _value(self, expression: ast.Expression, at: At) -> Term:
@@ -233,14 +232,14 @@ class Elaborator:
         if closure.expression is None:
             return Broken(at.frame.spot(expression.span))
         plain = not calls and at.each is None
-        if plain and at.expect in closure.terms:
-            return closure.terms[at.expect]
+        if plain and (at.expect, at.fixed) in closure.terms:
+            return closure.terms[at.expect, at.fixed]
         if closure.busy:
             message = f"`{closure.name}` is defined by itself"
             raise ArchError(unknown.diagnostic("recursion", message, expression.name_span, at))
         frame = closure.frame if at.each is None else self.anew(closure.frame, at.each)
         via = at.frame.spot(expression.name_span)
-        inner = replace(at, frame=frame, path=closure.path, calls=calls, via=via)
+        inner = replace(at, frame=frame, path=closure.path, calls=calls, via=via, inside=False)
         if at.frame.scope.library and closure.what:
             inner = replace(inner, what=closure.what, via=None)
         closure.busy = True
@@ -249,7 +248,7 @@ class Elaborator:
         finally:
             closure.busy = False
         if plain:
-            closure.terms[at.expect] = term
+            closure.terms[at.expect, at.fixed] = term
         closure.opaque = closure.opaque or not plain
         return term
 

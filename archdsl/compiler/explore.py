@@ -23,7 +23,7 @@ from archdsl.diagnostics import ArchError, Diagnostic
 
 T = TypeVar("T")
 
-STEPS, SECONDS = 20_000, 1.0
+STEPS, SECONDS = 20_000, 5.0
 """In how many ways the arguments of one container may be combined, and how long that may take."""
 
 VISITS_A_STEP = 50

@@ -68,7 +68,7 @@ class Loader:
 
     Args:
         report: takes the diagnostics.
-        folder: the folder of the main file; nothing outside it is read.
+        folder: the folder of the main file as it was given; nothing outside it is read.
         texts: texts to take instead of files, by path; then no file is read at all.
     """
 
@@ -76,7 +76,8 @@ class Loader:
         self, report: Report, folder: Path | None, texts: Mapping[str, str] | None = None
     ) -> None:
         self.report, self.given = report, texts
-        self.folder = (folder or Path()).resolve()
+        self.shown = folder or Path()
+        self.folder = self.shown.resolve()
         self.scopes: dict[str, Scope] = {}
         self.loading: list[str] = []
         self.texts: dict[str, str] = {}
@@ -134,14 +135,13 @@ class Loader:
             self.loading.pop()
 
     def _source(self, item: ast.Use, path: Path, key: str) -> Source:
-        if self.given is not None:
-            if key not in self.given:
-                raise ArchError(_missing(item))
-            source = Source(key, self.given[key])
+        if self.given is None and path.exists():
+            self.texts[key] = read_source(path).text
+        elif self.given is not None and key in self.given:
+            self.texts[key] = self.given[key]
         else:
-            source = read_source(path)
-        self.texts[key] = source.text
-        return Source(key, source.text) if self.given is None else source
+            raise ArchError(_missing(item))
+        return Source((self.shown / key).as_posix(), self.texts[key])
 
     def _path(self, item: ast.Use, folder: Path) -> Path:
         """The file meant, inside the main file's folder."""

@@ -21,7 +21,8 @@ def arithmetic(elaborator: Elaborator, expression: ast.Binary | ast.Unary, at: A
     """``a + b`` and its kin, made what the place takes."""
     if not at.expect.number:
         raise ArchError(values.wrong_type(at, expression.span, "a calculation"))
-    inner = replace(at.plain(NUMBER, "arithmetic"), inside=True)
+    what = at.what if at.fixed else "arithmetic"
+    inner = replace(at.plain(NUMBER, what), inside=True)
     span = at.frame.spot(expression.span)
     if isinstance(expression, ast.Unary):
         left: Term = Constant(span, 0)
@@ -78,6 +79,10 @@ def _bounds(
     inner = replace(at.plain(NUMBER, "a bound of a range"), fixed=True)
     low, high = elaborator.term(expression.low, inner), elaborator.term(expression.high, inner)
     step = elaborator.term(expression.step, inner) if expression.step is not None else None
+    for term in (low, high, step):
+        if term is not None and not isinstance(term, Constant | Broken):
+            message = "a bound of a range cannot depend on a choice"
+            elaborator.report.add(Diagnostic("choice-not-allowed", message, term.span))
     if not (isinstance(low, Constant) and isinstance(high, Constant)):
         return None
     if step is not None and not isinstance(step, Constant):
@@ -89,7 +94,8 @@ def listing(elaborator: Elaborator, expression: ast.Array, at: At) -> Term:
     """``[a, b]``."""
     items, span = at.expect.items, at.frame.spot(expression.span)
     if items is None:
-        raise ArchError(values.wrong_type(at, expression.span, "a list"))
+        help = values.hint(expression, at.expect)
+        raise ArchError(values.wrong_type(at, expression.span, "a list", help=help))
     count = len(expression.items)
     if count < items.least or (items.most is not None and count > items.most):
         raise ArchError(values.wrong_length(at, expression))

@@ -16,7 +16,7 @@ from archdsl.compiler.context import At, Call
 from archdsl.compiler.elaborate import Elaborator
 from archdsl.compiler.expect import LAYERS, NUMBER, Expect, fields
 from archdsl.compiler.terms import Broken, Built, Choice, Constant, Make, Run, Series, Term
-from archdsl.diagnostics import ArchError, Diagnostic, Report, Span, did_you_mean
+from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity, Span, did_you_mean
 from archdsl.grammar import ast
 
 TASK = Expect(components=(Task,))
@@ -99,8 +99,9 @@ class Planner:
     def _model(self) -> Series | None:
         models = self._of(ast.Model)
         for extra in models[1:]:
-            related = ((models[0].span, "the first is here"),)
-            self._say("two-models", "a file has one `model`", extra.span, related=related)
+            related = ((opening(models[0], "model"), "the first is here"),)
+            span = opening(extra, "model")
+            self._say("two-models", "a file has one `model`", span, related=related)
         if not models:
             return None
         body: ast.Body = models[0].body
@@ -112,7 +113,7 @@ class Planner:
             return None
         at = At(self.frame, ("model",), LAYERS, "the body of `model`")
         children = body_of(self.elaborator, body, at, labelled=False)
-        return Series(body.span, tuple(child.term for child in children))
+        return Series(opening(models[0], "model"), tuple(child.term for child in children))
 
     def _tasks(self) -> None:
         for item in self._of(ast.Task):
@@ -138,10 +139,9 @@ class Planner:
     def _section(self, name: str, model: type[BaseModel], *, fixed: bool) -> Make:
         sections = self._sections(name)
         for extra in sections[1:]:
-            related = ((sections[0].span, "the first is here"),)
-            self._say(
-                "two-sections", f"a file has one `{name}` section", extra.span, related=related
-            )
+            related = ((opening(sections[0], name), "the first is here"),)
+            message = f"a file has one `{name}` section"
+            self._say("two-sections", message, opening(extra, name), related=related)
         span = sections[0].span if sections else self.frame.scope.program.span
         arguments: dict[str, Term] = {}
         for item in self._settings(name, ast.Setting):
@@ -242,7 +242,7 @@ class Planner:
             scope, definition = found
             if isinstance(definition, ast.Let) and expression.arguments is None:
                 frame = self.elaborator.frame_of(scope)
-                inner = replace(at, frame=frame, path=(definition.name,), fixed=False)
+                inner = replace(at, frame=frame, path=(definition.name,), fixed=measures)
                 if id(definition) in self.elaborator.recursive:
                     return Broken(expression.span)
                 if isinstance(definition.value, ast.Component | ast.Binary | ast.Unary | ast.Group):
@@ -251,15 +251,22 @@ class Planner:
         cost = q.COSTS.get(expression.text)
         if cost is None:
             raise ArchError(self._unknown_cost(expression, at))
-        return self._cost(cost, expression, at)
+        return self._cost(cost, expression, at, measures=measures)
 
-    def _cost(self, cost: type[q.CostCall], expression: ast.Component, at: At) -> Term:
+    def _cost(
+        self, cost: type[q.CostCall], expression: ast.Component, at: At, *, measures: bool
+    ) -> Term:
         calls: tuple[Call, ...] = ()
         if expression.arguments is not None:
             call = Call(
                 expression.arguments, None, at.frame, (*at.path, cost.title), expression.span
             )
             calls = (call,)
+        if not (measures or cost.known):
+            message = f"`{cost.title}` is measured, so this does not keep anything from being built"
+            help = "an architecture that does not keep it is given up once it is measured"
+            span = expression.span
+            self._say("measured-requirement", message, span, help=help, severity=Severity.WARNING)
         made = settle(self.elaborator, cost, cost.title, expression, at, calls)
         return Built(expression.span, (made,), q.Asked) if not made.broken else made
 
@@ -295,6 +302,11 @@ class Planner:
             label=did_you_mean(expression.text, known),
             help=f"costs: {', '.join(q.COSTS)}",
         )
+
+
+def opening(item: ast.Node, word: str) -> Span:
+    """The word an item begins with."""
+    return Span(item.span.source, item.span.start, item.span.start + len(word))
 
 
 def _models(term: Term) -> Iterator[type[Task]]:

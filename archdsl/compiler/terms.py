@@ -387,7 +387,7 @@ class Argument(Protocol):
     name: str
     default: bool
     opaque: bool
-    terms: dict[Expect, Term]
+    terms: dict[tuple[Expect, bool], Term]
 
 
 @dataclass(frozen=True)
@@ -406,7 +406,7 @@ class Origin:
         return call_text(self.name, (text for text in texts if text))
 
     def _argument(self, argument: Argument, run: Run, copies: Copies) -> str | None:
-        expect, term = next(iter(argument.terms.items()))
+        (expect, _), term = next(iter(argument.terms.items()))
         if expect.layers or expect.equation:
             return None
         return f"{argument.name} = {value_text(run.value(term, copies), expect)}"

@@ -10,7 +10,7 @@ from archdsl.blocks.base import Layer
 from archdsl.compiler.context import At
 from archdsl.compiler.expect import article
 from archdsl.compiler.names import standard, standard_names
-from archdsl.compiler.values import wrong_type
+from archdsl.compiler.values import described, wrong_type
 from archdsl.diagnostics import Diagnostic, Span, did_you_mean
 from archdsl.grammar import ast
 
@@ -49,6 +49,14 @@ def needs_body(component: type[Layer], name: str, expression: ast.Component, at:
         at,
         help=f"write `{name} {{ {inside} }}`",
     )
+
+
+def not_callable(expression: ast.Expression, at: At) -> Diagnostic:
+    """Arguments behind a value."""
+    call = at.calls[-1]
+    related = ((at.frame.spot(expression.span), "this"),) if at.via else ()
+    message = f"{described(expression)} takes no arguments"
+    return Diagnostic("not-callable", message, call.frame.spot(call.span), related=related)
 
 
 def unknown_name(name: str, expression: ast.Component, at: At) -> Diagnostic:

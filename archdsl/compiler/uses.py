@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from archdsl.blocks import registry
+from archdsl.blocks.base import Kind
 from archdsl.compiler import unknown
 from archdsl.compiler.arguments import Bound, bind
 from archdsl.compiler.components import body as body_of
@@ -31,6 +33,9 @@ def written_out(
 ) -> Term:
     """What a definition means at a place of use."""
     elaborator.written.add(id(item))
+    if scope.library and not _fits(item, at):
+        found = f"`{expression.text}`, {unknown.listed_kinds(_kinds(item))}"
+        raise ArchError(wrong_type(at, expression.span, found))
     parameters = [parameter.name for parameter in item.parameters or ()]
     before = len(elaborator.report.diagnostics)
     given = bind(expression.text, parameters, calls, elaborator.report)
@@ -43,6 +48,16 @@ def written_out(
         return Broken(at.frame.spot(expression.span))
     inner = replace(at, frame=frame, path=(*at.path, item.name), calls=(), each=None)
     return meaning(elaborator, item, expression, inner, calls)
+
+
+def _fits(item: ast.Def, at: At) -> bool:
+    """Whether a definition of the standard library is of a kind that may stand here."""
+    return at.expect.layers or any(base.kind in _kinds(item) for base in at.expect.components)
+
+
+def _kinds(item: ast.Def) -> list[Kind]:
+    known = registry.kinds_of(item.value.text) if isinstance(item.value, ast.Component) else []
+    return known or ["layer"]
 
 
 def meaning(

@@ -89,7 +89,7 @@ def literal(expression: ast.Expression, at: At) -> Any:
         case ast.Nothing() if "none" in expect.symbols:
             return "none"
     raise ArchError(
-        wrong_type(at, expression.span, described(expression), help=_hint(expression, expect))
+        wrong_type(at, expression.span, described(expression), help=hint(expression, expect))
     )
 
 
@@ -100,7 +100,8 @@ def _ratio(parts: tuple[int, ...], at: At, span: Span) -> Ratio:
     return Ratio(parts=parts)
 
 
-def _hint(expression: ast.Expression, expect: Expect) -> str:
+def hint(expression: ast.Expression, expect: Expect) -> str:
+    """What was probably meant by a value of another kind; else nothing."""
     if isinstance(expression, ast.String):
         if expression.value in expect.symbols or expect.word:
             return f"write `{expression.value}` without quotes"
@@ -116,13 +117,14 @@ def wrong_length(at: At, expression: ast.Array) -> Diagnostic:
     """A list with too few or too many items."""
     items = at.expect.items
     assert items is not None
-    least, most = items.least, items.most
-    wanted = (
-        f"exactly {least}" if least == most else f"at least {least}" if least else f"at most {most}"
+    count = len(expression.items)
+    bound = items.least if count < items.least else items.most
+    how = (
+        "exactly" if items.least == items.most else "at least" if count < items.least else "at most"
     )
     return Diagnostic(
         "wrong-length",
-        f"{at.what} takes a list of {wanted} items, and this one has {len(expression.items)}",
+        f"{at.what} takes {how} {bound} item{'s' if bound != 1 else ''}, and this list has {count}",
         at.frame.spot(expression.span),
     )
 

@@ -21,6 +21,9 @@ LANES = 64
 TRITON_WIDTH = 256
 """Widest heads of keys the Triton kernels take."""
 
+TRITON_FOUND = importlib.util.find_spec("triton") is not None
+"""Whether triton is installed; it is imported when a kernel first runs."""
+
 
 def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
     """The dtype of states and accumulations: float64 if any input is float64, else float32."""
@@ -279,16 +282,6 @@ def tokens(dtype: torch.dtype, *inputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(x.to(dtype).unbind(1) for x in inputs), strict=True)
 
 
-@torch.compiler.assume_constant_result
-def _triton_missing() -> str:
-    """What is missing here for Triton on the current device; empty if nothing is."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if torch.version.hip is None and torch.cuda.get_device_capability() < (8, 0):
-        return "the Triton kernels need compute capability 8.0"
-    return ""
-
-
 def triton_refusal(x: Tensor, width: int = 1, asked: bool = False) -> str:
     """Why the Triton form cannot run on `x` with heads of `width` keys; empty if it can.
 
@@ -298,11 +291,13 @@ def triton_refusal(x: Tensor, width: int = 1, asked: bool = False) -> str:
         return "float64 has no Triton form"
     if width > TRITON_WIDTH:
         return f"the Triton form takes keys of at most {TRITON_WIDTH} channels"
-    if x.is_cuda:
-        return _triton_missing()
-    if asked and os.environ.get("TRITON_INTERPRET") == "1":
-        return "" if importlib.util.find_spec("triton") else "triton is not installed"
-    return "Triton needs a CUDA device"
+    if not x.is_cuda and not (asked and os.environ.get("TRITON_INTERPRET") == "1"):
+        return "Triton needs a CUDA device"
+    if not TRITON_FOUND:
+        return "triton is not installed"
+    if x.is_cuda and torch.cuda.get_device_properties(x.device).major < 8:
+        return "the Triton form needs compute capability 8.0"
+    return ""
 
 
 def choose_form(

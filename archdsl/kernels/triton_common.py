@@ -32,6 +32,9 @@ LEAST = 16
 INTERPRETED = bool(getattr(triton.knobs.runtime, "interpret", False))
 """Whether kernels run in the interpreter, on CPU tensors."""
 
+PLAIN = tl.constexpr(INTERPRETED)
+"""Whether products take float32 only: the interpreter has no bfloat16 product."""
+
 
 def kernel(function: Callable[..., Any]) -> Any:
     """A Triton kernel whose lengths are not specialised."""
@@ -46,13 +49,13 @@ def helper(function: Callable[..., Any]) -> Any:
 
 def steps(first: Any, last: Any, step: int = 1) -> Any:
     """`range` for kernels in the interpreter, whose numbers NumPy 2.4 no longer converts itself."""
-    ends = [x if isinstance(x, int) else int(x.handle.data.item()) for x in (first, last)]
-    return range(*ends, step)
+    begin, end = (x if isinstance(x, int) else x.handle.data.item() for x in (first, last))
+    return range(begin, end, step)
 
 
 @helper
 def product(a: tl.tensor, b: tl.tensor, HALF: tl.constexpr) -> Any:
-    """a @ b in float32: bfloat16 operands (2), tensor float (1), or near float32 (0)."""
+    """Multiply a @ b in float32: bfloat16 operands (2), tensor float (1), or near float32 (0)."""
     if HALF == 2:
         out = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
     elif HALF == 1:
@@ -64,14 +67,28 @@ def product(a: tl.tensor, b: tl.tensor, HALF: tl.constexpr) -> Any:
 
 @helper
 def sums(mask: tl.tensor, x: tl.tensor) -> Any:
-    """Sums of rows of x [L, D] chosen by mask [C, L], to float32 accuracy."""
-    return tl.dot(tl.where(mask, 1.0, 0.0), x, input_precision="tf32x3")
+    """Sums of rows of x [L, D] chosen by mask [C, L], to float32 accuracy: three bfloat16 parts."""
+    if PLAIN:
+        return tl.dot(tl.where(mask, 1.0, 0.0), x)
+    chosen = tl.where(mask, 1.0, 0.0).to(tl.bfloat16)
+    high = x.to(tl.bfloat16)
+    rest = x - high.to(tl.float32)
+    middle = rest.to(tl.bfloat16)
+    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    return tl.dot(chosen, high, acc=tl.dot(chosen, middle, acc=tl.dot(chosen, low)))
 
 
 @helper
 def sums_across(x: tl.tensor, mask: tl.tensor) -> Any:
-    """Sums of columns of x [D, L] chosen by mask [L, C], to float32 accuracy."""
-    return tl.dot(x, tl.where(mask, 1.0, 0.0), input_precision="tf32x3")
+    """Sums of columns of x [D, L] chosen by mask [L, C], as in `sums`."""
+    if PLAIN:
+        return tl.dot(x, tl.where(mask, 1.0, 0.0))
+    chosen = tl.where(mask, 1.0, 0.0).to(tl.bfloat16)
+    high = x.to(tl.bfloat16)
+    rest = x - high.to(tl.float32)
+    middle = rest.to(tl.bfloat16)
+    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    return tl.dot(high, chosen, acc=tl.dot(middle, chosen, acc=tl.dot(low, chosen)))
 
 
 @helper
@@ -98,7 +115,15 @@ def facing(i: tl.tensor, j: tl.tensor, half: tl.tensor) -> Any:
 
 
 @helper
-def rows_of(x: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, column: tl.tensor, H: tl.constexpr, D: tl.constexpr) -> Any:
+def rows_of(
+    x: tl.tensor,
+    token: tl.tensor,
+    good: tl.tensor,
+    head: tl.tensor,
+    column: tl.tensor,
+    H: tl.constexpr,
+    D: tl.constexpr,
+) -> Any:
     """Tile [C, block] of x [tokens, H, D] in its own dtype, zeros outside."""
     offset = (token[:, None] * H + head) * D + column[None, :]
     return tl.load(x + offset, mask=good[:, None] & (column[None, :] < D), other=0.0)
@@ -106,7 +131,13 @@ def rows_of(x: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, co
 
 @helper
 def across_of(
-    x: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, column: tl.tensor, H: tl.constexpr, D: tl.constexpr
+    x: tl.tensor,
+    token: tl.tensor,
+    good: tl.tensor,
+    head: tl.tensor,
+    column: tl.tensor,
+    H: tl.constexpr,
+    D: tl.constexpr,
 ) -> Any:
     """Tile [block, C] of x [tokens, H, D], loaded transposed."""
     offset = (token[None, :] * H + head) * D + column[:, None]
@@ -137,14 +168,24 @@ def floored(log: tl.tensor) -> Any:
 
 
 @helper
-def log_of(log: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, H: tl.constexpr) -> Any:
+def log_of(
+    log: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, H: tl.constexpr
+) -> Any:
     """Log decays [C] of one head from [tokens, H], zero outside."""
     return floored(tl.load(log + token * H + head, mask=good, other=0.0))
 
 
 @helper
-def pair_decay(log: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, H: tl.constexpr, C: tl.constexpr,
-               SHIFTED: tl.constexpr, ACROSS: tl.constexpr) -> Any:  # fmt: skip
+def pair_decay(
+    log: tl.tensor,
+    token: tl.tensor,
+    good: tl.tensor,
+    head: tl.tensor,
+    H: tl.constexpr,
+    C: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    ACROSS: tl.constexpr,
+) -> Any:
     """Decay of every earlier token j seen from i, [C, C] at [i, j] ([j, i] if ACROSS), j <= i.
 
     SHIFTED rows leave out their own decay and see j < i only.
@@ -176,9 +217,14 @@ def leave_decay(log: tl.tensor, C: tl.constexpr) -> Any:
 
 @helper
 def channel_pairs(
-    rows: tl.tensor, log: tl.tensor, cols: tl.tensor, across: tl.tensor, C: tl.constexpr, SHIFTED: tl.constexpr,
+    rows: tl.tensor,
+    log: tl.tensor,
+    cols: tl.tensor,
+    across: tl.tensor,
+    C: tl.constexpr,
+    SHIFTED: tl.constexpr,
     HALF: tl.constexpr,
-) -> Any:  # fmt: skip
+) -> Any:
     """Products of rows [C, K] and cols [K, C], decayed per channel between, for j < i: [C, C].
 
     Blocks double in size: rows of the second half and columns of the first refer to the border
@@ -197,9 +243,14 @@ def channel_pairs(
 
 @helper
 def channel_pairs_across(
-    cols: tl.tensor, log: tl.tensor, rows: tl.tensor, across: tl.tensor, C: tl.constexpr, SHIFTED: tl.constexpr,
+    cols: tl.tensor,
+    log: tl.tensor,
+    rows: tl.tensor,
+    across: tl.tensor,
+    C: tl.constexpr,
+    SHIFTED: tl.constexpr,
     HALF: tl.constexpr,
-) -> Any:  # fmt: skip
+) -> Any:
     """The transpose of `channel_pairs`, from cols [C, K] and rows [K, C]."""
     j, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     out = tl.zeros([C, C], dtype=tl.float32)
@@ -214,9 +265,15 @@ def channel_pairs_across(
 
 @helper
 def channel_pairs_backward(
-    grad: tl.tensor, grad_across: tl.tensor, rows: tl.tensor, cols: tl.tensor, log: tl.tensor, C: tl.constexpr,
-    SHIFTED: tl.constexpr, HALF: tl.constexpr,
-) -> Any:  # fmt: skip
+    grad: tl.tensor,
+    grad_across: tl.tensor,
+    rows: tl.tensor,
+    cols: tl.tensor,
+    log: tl.tensor,
+    C: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    HALF: tl.constexpr,
+) -> Any:
     """Gradients of `channel_pairs` to rows and cols [C, K], from its gradient and the transpose."""
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     d_rows = tl.zeros_like(rows)
@@ -235,9 +292,14 @@ def channel_pairs_backward(
 
 @helper
 def chunk_place(
-    chunk: tl.tensor, owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, C: tl.constexpr,
+    chunk: tl.tensor,
+    owner: tl.tensor,
+    bounds: tl.tensor,
+    slots: tl.tensor,
+    length: tl.tensor,
+    C: tl.constexpr,
     PACKED: tl.constexpr,
-) -> Any:  # fmt: skip
+) -> Any:
     """First token and end of a chunk's sequence part; start >= stop where there is no such chunk."""
     if PACKED:
         row = tl.load(owner + chunk)
@@ -253,7 +315,12 @@ def chunk_place(
 
 @helper
 def row_place(
-    row: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, C: tl.constexpr, PACKED: tl.constexpr
+    row: tl.tensor,
+    bounds: tl.tensor,
+    slots: tl.tensor,
+    length: tl.tensor,
+    C: tl.constexpr,
+    PACKED: tl.constexpr,
 ) -> Any:
     """A sequence's first token, end, first chunk and number of chunks."""
     if PACKED:
@@ -292,19 +359,22 @@ def places(cu_seqlens: Tensor | None, batch: int, length: int, chunk: int, like:
     return Places(owner.clamp_(max=rows - 1), bounds, slots, rows, chunks, length, True)
 
 
-def chunk_size(asked: int) -> int:
-    """The chunk length used where `asked` (a power of two) was proposed: 16 to 64."""
-    return max(LEAST, min(asked, 64))
+def chunk_size(asked: int, dtype: torch.dtype, per_channel: bool) -> int:
+    """The chunk length used where `asked` (a power of two) was proposed: 16 to 64.
+
+    At most 32 where a tile's work would not fit in registers: float32, and decays per channel.
+    """
+    return max(LEAST, min(asked, 32 if per_channel or half(dtype) == 0 else 64))
 
 
 def block(width: int, most: int) -> int:
     """Tile side over `width` channels: a power of two from 16 to `most`."""
-    return max(LEAST, min(most, triton.next_power_of_2(width)))
+    return max(LEAST, min(most, 1 << (width - 1).bit_length()))
 
 
 def half(dtype: torch.dtype) -> int:
     """How products of inputs of this dtype are computed: see `product`."""
-    return {torch.bfloat16: 2, torch.float16: 1}.get(dtype, 0)
+    return 0 if INTERPRETED else {torch.bfloat16: 2, torch.float16: 1}.get(dtype, 0)
 
 
 def on(device: torch.device) -> AbstractContextManager[Any]:

@@ -28,6 +28,9 @@ EMBEDDINGS = (nn.Embedding, Embedding)
 TOKENS = 2048
 """About how many tokens one look takes; at least 8 sequences and at most 32."""
 
+FLOW = 8
+"""Tokens of the pass for synflow: with a stream of ones, positions differ little."""
+
 
 @dataclass
 class Evidence:
@@ -68,7 +71,7 @@ def gather(
     _keep_gradients(evidence, model, embedded, needs)
     model.zero_grad(set_to_none=True)
     if Need.SYNFLOW in needs:
-        evidence.synflow = synflow(model, tokens[:1])
+        evidence.synflow = synflow(model, tokens[:1, :FLOW])
     return evidence
 
 

@@ -96,7 +96,11 @@ def fact(record: Any) -> tuple[Any, ...]:
 
 def finish(folder: Path, trials: int) -> None:
     """Run a search to its end."""
-    running = start(folder, trials)
+    ended(start(folder, trials), folder)
+
+
+def ended(running: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait for a search that must end well."""
     status = running.wait()
     assert status == 0, f"exit status {status}: {(folder / 'run.log').read_text()[-2000:]}"
 
@@ -109,7 +113,7 @@ def timed(folder: Path, trials: int) -> tuple[float, float]:
         time.sleep(0.2)
         if not first and facts(folder):
             first = time.monotonic() - begin
-    finish(folder, trials)
+    ended(running, folder)
     return first, time.monotonic() - begin
 
 

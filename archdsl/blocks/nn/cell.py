@@ -169,6 +169,7 @@ class _Scan(_Run):
     def result(self) -> tuple[Tensor, State]:
         """See the base."""
         after: State = {}
+        self.ends: Values = {}
         for found in self.analysis.scans or ():
             self._solve(found, after)
         output = self.lazy(Name(self.analysis.final[self.cell.op.output]))
@@ -178,23 +179,28 @@ class _Scan(_Run):
         """Values of one scan's states for all of time, before and after every step."""
         shape = (*self.x.shape[:2], *self.cell.op.cells)
         factor, rest = (
-            _joined([self.lazy(part).expand(shape) for part in parts])
+            _joined([self.lazy(part) for part in parts]).expand(shape)
             for parts in (found.factor, found.rest)
         )
         before = _joined([self.state[state] for state in found.states])
         h, last = scan(factor, rest, initial_state=before)
         for state, value, end in zip(found.states, _parts(h), _parts(last), strict=True):
-            start = self.state[state][:, None].to(value.dtype)
-            self.values[state] = torch.cat([start, value[:, :-1]], 1)
-            self.values[self.analysis.final[state]] = value
+            self.values[self.analysis.final[state]] = self.ends[state] = value
             after[state] = end
 
     def lazy(self, expression: Expression) -> Tensor:
         """An expression's value, with the assignments it needs."""
         for name in self.needed(expression):
-            if name not in self.values:
+            if name in self.ends:
+                self.values[name] = self._previous(name)
+            elif name not in self.values:
                 self.values[name] = self.value(self.analysis.assignments[name], self.values)
         return self.value(expression, self.values)
+
+    def _previous(self, state: str) -> Tensor:
+        """A state before every step."""
+        start = self.state[state][:, None].to(self.ends[state].dtype)
+        return torch.cat([start, self.ends[state][:, :-1]], 1)
 
     def needed(self, expression: Expression) -> list[str]:
         """Assigned names an expression reads, those they read first; nothing that is known."""
@@ -205,7 +211,8 @@ class _Scan(_Run):
                 for argument in part.arguments:
                     visit(argument)
             elif isinstance(part, Name) and part.name not in {**self.values, **found}:
-                visit(self.analysis.assignments[part.name])
+                if part.name not in self.ends:
+                    visit(self.analysis.assignments[part.name])
                 found[part.name] = None
 
         visit(expression)

@@ -48,11 +48,28 @@ if INTERPRETED:
 
 @kernel
 def state_kernel(
-    left: tl.tensor, right: tl.tensor, log: tl.tensor, first: tl.tensor, states: tl.tensor, last: tl.tensor, bounds: tl.tensor, slots: tl.tensor,
-    length: tl.tensor, scale: tl.tensor, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr,
-    REVERSE: tl.constexpr, PACKED: tl.constexpr, HALF: tl.constexpr,
-) -> None:  # fmt: skip
+    left: tl.tensor,
+    right: tl.tensor,
+    log: tl.tensor,
+    first: tl.tensor,
+    states: tl.tensor,
+    last: tl.tensor,
+    bounds: tl.tensor,
+    slots: tl.tensor,
+    length: tl.tensor,
+    scale: tl.tensor,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    GATE: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    REVERSE: tl.constexpr,
+    PACKED: tl.constexpr,
+    HALF: tl.constexpr,
+) -> None:
     """Sweep S = total S + (left weight)^T right over the chunks of one (row, head, tile).
 
     `states` [chunks, H, K, V] receives S before each chunk: the state it starts from (left = k), or
@@ -97,11 +114,28 @@ def state_kernel(
 
 @kernel
 def output_kernel(
-    q: tl.tensor, k: tl.tensor, v: tl.tensor, log: tl.tensor, states: tl.tensor, out: tl.tensor, owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor,
-    length: tl.tensor, scale: tl.tensor, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr,
-    PACKED: tl.constexpr, HALF: tl.constexpr,
-) -> None:  # fmt: skip
+    q: tl.tensor,
+    k: tl.tensor,
+    v: tl.tensor,
+    log: tl.tensor,
+    states: tl.tensor,
+    out: tl.tensor,
+    owner: tl.tensor,
+    bounds: tl.tensor,
+    slots: tl.tensor,
+    length: tl.tensor,
+    scale: tl.tensor,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    GATE: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    PACKED: tl.constexpr,
+    HALF: tl.constexpr,
+) -> None:
     """O = scale ((q enter) S + P V) of one (chunk, head, value tile)."""
     chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     value = tl.program_id(2) * BV + tl.arange(0, BV)
@@ -142,12 +176,29 @@ def output_kernel(
 
 @kernel
 def value_kernel(
-    q: tl.tensor, k: tl.tensor, log: tl.tensor, d_out: tl.tensor, flows: tl.tensor, d_v: tl.tensor, owner: tl.tensor, bounds: tl.tensor,
-    slots: tl.tensor, length: tl.tensor, scale: tl.tensor, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr,
-    SHIFTED: tl.constexpr, PACKED: tl.constexpr, HALF: tl.constexpr,
-) -> None:  # fmt: skip
-    """dV = scale P^T dO + (k leave) dS' of one (chunk, head, value tile)."""
+    q: tl.tensor,
+    k: tl.tensor,
+    log: tl.tensor,
+    d_out: tl.tensor,
+    flows: tl.tensor,
+    d_v: tl.tensor,
+    owner: tl.tensor,
+    bounds: tl.tensor,
+    slots: tl.tensor,
+    length: tl.tensor,
+    scale: tl.tensor,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    GATE: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    PACKED: tl.constexpr,
+    HALF: tl.constexpr,
+) -> None:
+    """Fill dV = scale P^T dO + (k leave) dS' of one (chunk, head, value tile)."""
     chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     value = tl.program_id(2) * BV + tl.arange(0, BV)
     here = tl.arange(0, C)
@@ -187,12 +238,33 @@ def value_kernel(
 
 @kernel
 def key_kernel(
-    q: tl.tensor, k: tl.tensor, v: tl.tensor, log: tl.tensor, states: tl.tensor, flows: tl.tensor, d_out: tl.tensor, d_q: tl.tensor, d_k: tl.tensor,
-    d_log: tl.tensor, owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, tokens: tl.tensor, scale: tl.tensor,
-    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr, PACKED: tl.constexpr,
+    q: tl.tensor,
+    k: tl.tensor,
+    v: tl.tensor,
+    log: tl.tensor,
+    states: tl.tensor,
+    flows: tl.tensor,
+    d_out: tl.tensor,
+    d_q: tl.tensor,
+    d_k: tl.tensor,
+    d_log: tl.tensor,
+    owner: tl.tensor,
+    bounds: tl.tensor,
+    slots: tl.tensor,
+    length: tl.tensor,
+    tokens: tl.tensor,
+    scale: tl.tensor,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    GATE: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    PACKED: tl.constexpr,
     HALF: tl.constexpr,
-) -> None:  # fmt: skip
+) -> None:
     """Gradients to q, k and the log decay of one (chunk, head, key tile).
 
     A decay per head gets one part from every key tile: `d_log` is [tiles, tokens, H].
@@ -255,7 +327,8 @@ def key_kernel(
         keep_rows(d_log, grads, token, good, head, key, H, K)
     if GATE == 1:
         write = tl.sum(keys * d_leave, axis=1)[None, :]
-        lost, read = tl.sum(keys * d_cols, axis=1)[None, :], tl.sum(query * d_query, axis=1)[None, :]
+        lost = tl.sum(keys * d_cols, axis=1)[None, :]
+        read = tl.sum(query * d_query, axis=1)[None, :]
         found = tl.sum(tl.where(j < i, write, 0.0) - tl.where(j >= i, lost, 0.0), axis=1)
         found += tl.sum(tl.where(j >= i + SHIFTED, read, 0.0), axis=1) + tl.sum(through, axis=0)
         raw = tl.load(log + token * H + head, mask=good, other=0.0)
@@ -291,20 +364,27 @@ def _prepare(
     before: bool,
 ) -> _Call:  # fmt: skip
     batch, length, heads, key_dim = q.shape
-    size = chunk_size(chunk)
+    gate = 0 if log is None else log.dim() - 2
+    size = chunk_size(chunk, q.dtype, gate == 2)
     constants = {
         "H": heads, "K": key_dim, "V": v.shape[3], "C": size,
-        "GATE": 0 if log is None else log.dim() - 2, "SHIFTED": int(before),
-        "PACKED": cu_seqlens is not None, "HALF": half(q.dtype), **tiles(key_dim, v.shape[3]),
+        "GATE": gate, "SHIFTED": int(before),
+        "PACKED": cu_seqlens is not None, "HALF": half(q.dtype), **tiles(key_dim, v.shape[3], gate),
     }  # fmt: skip
     tensors = (q.contiguous(), k.contiguous(), v.contiguous())
     where = places(cu_seqlens, batch, length, size, q)
     return _Call(*tensors, None if log is None else log.contiguous(), where, constants)
 
 
-def tiles(key_dim: int, value_dim: int) -> dict[str, int]:
-    """Tile sides and warps of every kernel, by head widths alone."""
-    return {"BK": block(key_dim, 32), "BV": block(value_dim, 64), "num_warps": 4, "num_stages": 2}
+def tiles(key_dim: int, value_dim: int, gate: int) -> dict[str, int]:
+    """Tile sides and warps of the forward's kernels, by head widths and gate alone."""
+    warps = 8 if gate == 2 else 4
+    return {"BK": block(key_dim, 32), "BV": block(value_dim, 64), "num_warps": warps}
+
+
+def key_tiles(key_dim: int, value_dim: int) -> dict[str, int]:
+    """Tile sides and warps of `key_kernel`, which holds most at once."""
+    return {"BK": block(key_dim, 32), "BV": block(value_dim, 32), "num_warps": 8}
 
 
 def _sweep(
@@ -374,6 +454,7 @@ def backward(
         )
         grid = (where.chunks, c["H"], triton.cdiv(c["K"], c["BK"]))
         parts = call.q if log_decay is None else _gate_parts(log_decay, grid[2])
+        c = {**c, **key_tiles(c["K"], c["V"])}
         key_kernel[grid](
             call.q, call.k, call.v, call.decay, states, flows, d_out, d_q, d_k, parts, *where[:3],
             where.length, q.shape[0] * q.shape[1], scale, **c,
