@@ -19,7 +19,7 @@ from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.objectives import Objective, objectives_of
 from archdsl.search.outputs import Result, write_outputs
 from archdsl.search.progress import Lines, Silent, Terminal
-from archdsl.search.proposals import fitting
+from archdsl.search.proposals import counted, fitting
 from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import Record
 from archdsl.search.samplers import TPE, OptunaSampler
@@ -120,14 +120,17 @@ def prepared(arch: Arch, settings: Settings) -> dict[str, str]:
         bound = task.bind(settings.data, settings.folder)
         bound.prepare()
         found[name] = bound.fingerprint()
+    if settings.data is not None and not any(found.values()):
+        raise _unused(settings.data)
     return found
 
 
 def greeting(space: Space, name: str, settings: Settings, records: Sequence[Record]) -> list[str]:
     """What the user sees at once: how large the space is and how much of it may be built."""
-    size = space.count()
-    lines = [f"[bold]{name}[/]: {size:,} architecture{'s' if size != 1 else ''}"]
-    rejected = rejected_share(space) if size > 1 else 0.0
+    size = counted(space)
+    many = "too many architectures to count" if size is None else f"{size:,} architectures"
+    lines = [f"[bold]{name}[/]: {many if size != 1 else '1 architecture'}"]
+    rejected = rejected_share(space) if size != 1 else 0.0
     if rejected:
         lines[0] += f", of which the constraints reject about {rejected:.0%}"
     done = sum(record.finished for record in records)
@@ -181,7 +184,7 @@ def _answered(
         front=tuple(pareto_front(records, objectives)),
         objectives=tuple(objectives),
         settings=settings,
-        count=space.count(),
+        count=counted(space),
     )
     write_outputs(result)
     console.print(result.table())
@@ -199,6 +202,16 @@ def _signature(
         "data": dict(data),
         "objectives": [f"{o.direction} {o.text}" for o in objectives],
     }
+
+
+def _unused(data: Path) -> ArchError:
+    return ArchError(
+        Diagnostic(
+            id="unused-data",
+            message=f"no task of the spec learns from a file, and `{data.name}` was given",
+            help="leave `--data` out, or name a task that takes a file: `task corpus = text`",
+        )
+    )
 
 
 def _unusable(kind: str, name: str) -> ArchError:

@@ -32,7 +32,7 @@ class Result:
         front: the finished trials that no other beats, best first.
         objectives: what was searched for.
         settings: how.
-        count: architectures in the space.
+        count: architectures in the space, if they can be counted.
     """
 
     status: Status
@@ -42,7 +42,7 @@ class Result:
     front: tuple[Record, ...]
     objectives: tuple[Objective, ...]
     settings: Settings
-    count: int
+    count: int | None
 
     @property
     def best(self) -> Record | None:
@@ -66,7 +66,8 @@ class Result:
         table = Table(title=f"{self.name}: the best of {self._counted()}", title_justify="left")
         table.add_column("trial", justify="right")
         for objective in self.objectives:
-            table.add_column(f"{objective.text} {arrow(objective)}", justify="right")
+            head = f"{objective.text} {arrow(objective)}"
+            table.add_column(head, justify="right", overflow="fold", min_width=9)
         choices = list(dict.fromkeys(key for r in self.front for key in named(_choices(r))))
         for choice in choices:
             table.add_column(choice)

@@ -115,7 +115,11 @@ class Terminal:
         self, console: Console, objectives: Sequence[Objective], trials: int,
         records: Sequence[Record] = (),
     ) -> None:  # fmt: skip
-        self.console, self.view, self.pace = console, View(objectives, trials), _pace(trials, records)
+        self.console, self.view, self.pace = (
+            console,
+            View(objectives, trials),
+            _pace(trials, records),
+        )
         self.view.update(records, self.pace)
         self.live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
         self._steps: int | None = None
@@ -177,7 +181,11 @@ class Lines:
         self, console: Console, objectives: Sequence[Objective], trials: int,
         records: Sequence[Record] = (),
     ) -> None:  # fmt: skip
-        self.console, self.view, self.pace = console, View(objectives, trials), _pace(trials, records)
+        self.console, self.view, self.pace = (
+            console,
+            View(objectives, trials),
+            _pace(trials, records),
+        )
         self.view.update(records, self.pace)
 
     def __enter__(self) -> Self:

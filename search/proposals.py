@@ -132,14 +132,18 @@ class Proposer:
     def _drawn(self, seed: int, taken: Collection[str], effort: Effort) -> Proposal | None:
         for draw in range(DRAWS):
             effort.drawn += 1
-            arch = self.space.sample(seed_of(seed, "draw", draw))
+            try:
+                arch = self.space.sample(seed_of(seed, "draw", draw))
+            except ArchError:
+                return None
             if found := self._accepted(arch, taken, effort):
                 return found
         return None
 
     def _left(self, taken: Collection[str], effort: Effort) -> Proposal | None:
         """What nobody proposed, where the space is small enough to look at all of it."""
-        if self.space.count() > WALKED:
+        size = counted(self.space)
+        if size is None or size > WALKED:
             return None
         found = (self._accepted(arch, taken, effort) for arch in every(self.space))
         return next((proposal for proposal in found if proposal), None)
@@ -240,6 +244,14 @@ def labels(site: Site) -> tuple[str, ...]:
     if len(set(texts)) == len(texts):
         return tuple(texts)
     return tuple(f"{index}: {text}" for index, text in enumerate(texts))
+
+
+def counted(space: Space) -> int | None:
+    """How many architectures there are; ``None`` where nobody can say."""
+    try:
+        return space.count()
+    except ArchError:
+        return None
 
 
 def fitting(space: Space, choose: Callable[[Site], int]) -> Arch | None:

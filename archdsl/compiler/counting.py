@@ -23,11 +23,8 @@ from archdsl.compiler.terms import Choice, Copies, LayerTerm, Points, Site, Term
 ALL = -1
 """Every alternative: the variable is decided, and nothing here depends on how."""
 
-MOST_MONOMIALS = 200_000
-"""How large a polynomial may become."""
-
-MOST_PAIRS = 400_000
-"""How many pairs of monomials one product may have."""
+MOST_WORK = 400_000
+"""How much multiplying a space may take, in pairs of small monomials."""
 
 Variable = Site | Term
 Monomial = frozenset[tuple[int, int]]
@@ -70,6 +67,11 @@ class Factor:
         """Its monomials."""
         return {ONE: 1}
 
+    @cached_property
+    def decided(self) -> frozenset[int]:
+        """The variables that some monomial decides."""
+        return frozenset(variable for monomial in self.polynomial for variable, _ in monomial)
+
     def draw(self, target: Monomial, out: Draw) -> None:
         """Draw what was summed over below, where the decisions of ``target`` are made."""
 
@@ -103,7 +105,7 @@ class Sum(Factor):
         for part in self.parts:
             for monomial, weight in part.polynomial.items():
                 total[monomial] = total.get(monomial, 0) + weight
-        return bounded(total)
+        return total
 
     def draw(self, target: Monomial, out: Draw) -> None:
         """A part by its share."""
@@ -111,11 +113,29 @@ class Sum(Factor):
         self.parts[out.pick(weights)].draw(target, out)
 
 
+class Work:
+    """What multiplying has cost so far."""
+
+    def __init__(self) -> None:
+        self.left = MOST_WORK
+
+    def spend(self, left: Polynomial, right: Polynomial) -> None:
+        """Count one product.
+
+        Raises:
+            TooEntangled: it is too much.
+        """
+        size = 1 + (len(next(iter(left), ONE)) + len(next(iter(right), ONE))) // 8
+        self.left -= len(left) * len(right) * size
+        if self.left < 0:
+            raise TooEntangled
+
+
 class Product(Factor):
     """Both."""
 
-    def __init__(self, left: Factor, right: Factor) -> None:
-        self.left, self.right = left, right
+    def __init__(self, left: Factor, right: Factor, work: Work) -> None:
+        self.left, self.right, self.work = left, right, work
         self.lossy = left.lossy or right.lossy
 
     @cached_property
@@ -123,14 +143,13 @@ class Product(Factor):
         """Every pair that does not contradict itself."""
         total: Polynomial = {}
         left, right = self.left.polynomial, self.right.polynomial
-        if len(left) * len(right) > MOST_PAIRS:
-            raise TooEntangled
+        self.work.spend(left, right)
         for a, p in left.items():
             for b, w in right.items():
                 both = joined(a, b)
                 if both is not None:
                     total[both] = total.get(both, 0) + p * w
-        return bounded(total)
+        return total
 
     def draw(self, target: Monomial, out: Draw) -> None:
         """A pair by its share."""
@@ -148,8 +167,8 @@ class Product(Factor):
 class Power(Factor):
     """A factor once for each copy; its draws are the copies' own, its decisions are shared."""
 
-    def __init__(self, base: Factor, term: LayerTerm, visits: Sequence[int]) -> None:
-        self.base, self.term, self.visits = base, term, visits
+    def __init__(self, base: Factor, term: LayerTerm, visits: Sequence[int], work: Work) -> None:
+        self.base, self.term, self.visits, self.work = base, term, visits, work
         self.lossy = base.lossy
 
     @cached_property
@@ -157,14 +176,14 @@ class Power(Factor):
         """Halves multiplied."""
         if len(self.visits) == 1:
             return self.base.polynomial
-        return Product(*self.halves).polynomial
+        return Product(*self.halves, self.work).polynomial
 
     @cached_property
     def halves(self) -> tuple[Factor, Factor]:
         """The first half of the copies and the rest; equal halves share their polynomial."""
         middle = len(self.visits) // 2
-        first = Power(self.base, self.term, self.visits[:middle])
-        second = Power(self.base, self.term, self.visits[middle:])
+        first = Power(self.base, self.term, self.visits[:middle], self.work)
+        second = Power(self.base, self.term, self.visits[middle:], self.work)
         if len(first.visits) == len(second.visits):
             second.polynomial = first.polynomial
         return first, second
@@ -172,7 +191,7 @@ class Power(Factor):
     def draw(self, target: Monomial, out: Draw) -> None:
         """Each copy under its own number."""
         if len(self.visits) > 1:
-            Product(*self.halves).draw(target, out)
+            Product(*self.halves, self.work).draw(target, out)
             return
         before = out.copies
         out.copies = (*before, (self.term, self.visits[0]))
@@ -282,23 +301,6 @@ def joined(a: Monomial, b: Monomial) -> Monomial | None:
     return frozenset(decided.items())
 
 
-def bounded(polynomial: Polynomial) -> Polynomial:
-    """The polynomial, unless it is too large.
-
-    Raises:
-        TooEntangled: it is.
-    """
-    if len(polynomial) > MOST_MONOMIALS:
-        raise TooEntangled
-    return polynomial
-
-
-def product(factors: Iterable[Factor]) -> Factor:
-    """The product of factors."""
-    proper = [factor for factor in factors if factor is not UNIT]
-    return reduce(Product, proper) if proper else UNIT
-
-
 class Counter:
     """The factor of a list of terms.
 
@@ -314,6 +316,7 @@ class Counter:
         self.top = Term(roots[0].span) if roots else None
         self.roots = roots
         self.known: dict[Term, Factor] = {}
+        self.work = Work()
         self.order = self._order()
         self.table = Table(self.order)
         self.summed, self.used = self._structure()
@@ -323,7 +326,7 @@ class Counter:
         """Everything, with every variable summed over."""
         if self.top is None:
             return UNIT
-        return self._summed(self.top, product(map(self._factor, self.roots)))
+        return self._sum_out(list(map(self._factor, self.roots)), self._own(self.top))
 
     # --- structure --------------------------------------------------------------------------------
 
@@ -413,23 +416,28 @@ class Counter:
 
     def _factor(self, term: Term) -> Factor:
         if term not in self.known:
-            factor = self._summed(term, self._plain(term))
+            factor = self._sum_out(self._parts(term), self._own(term))
             if factor.lossy and self.used[term] > 1:
                 number = self.table.number[term]
                 factor = self.table.shared[number] = Shared(number, factor)
             self.known[term] = factor
         return self.known[term]
 
-    def _plain(self, term: Term) -> Factor:
+    def _own(self, term: Term) -> set[int]:
+        """The variables of which a term is the lowest common user."""
+        return {self.table.number[variable] for variable in self.summed.get(term, ())}
+
+    def _parts(self, term: Term) -> list[Factor]:
+        """The factors of a term."""
         if isinstance(term, Points):
-            return self._literal(term.site, ALL)
+            return [self._literal(term.site, ALL)]
         if isinstance(term, Choice):
-            return self._choice(term)
+            return [self._choice(term)]
         if isinstance(term, LayerTerm) and term.body:
-            layouts = self.layouts(term)
-            inner = Sum([self._layout(term, layout) for layout in layouts])
-            return product([self._factor(term.make), inner])
-        return product(map(self._factor, term.children()))
+            make = self._factor(term.make)
+            own = self._own(term) - make.decided
+            return [make, Sum([self._layout(term, layout, own) for layout in self.layouts(term)])]
+        return [self._factor(child) for child in term.children()]
 
     def _literal(self, site: Site, alternative: int) -> Factor:
         return Literal(self.table.number[site], alternative)
@@ -438,32 +446,46 @@ class Counter:
         parts = [self._factor(alternative) for alternative in term.alternatives]
         if all(part is UNIT for part in parts):
             return self._literal(term.site, ALL)
-        return Sum([product([self._literal(term.site, i), part]) for i, part in enumerate(parts)])
+        return Sum(
+            [self._product([self._literal(term.site, i), part]) for i, part in enumerate(parts)]
+        )
 
-    def _layout(self, term: LayerTerm, layout: Layout) -> Factor:
+    def _layout(self, term: LayerTerm, layout: Layout, own: set[int]) -> Factor:
         when = [self._literal(site, index) for site, index in layout.when]
         children = {child: term.body[child].term for child in layout.visited}
         if not layout.copying:
-            return product([*when, *map(self._factor, children.values())])
+            return self._sum_out([*when, *map(self._factor, children.values())], own)
         common = [self._factor(child) for child in children.values() if not child.each]
-        own = [self._copies(term, visit, numbers) for visit, numbers in layout.groups.items()]
-        return product([*when, *common, *own])
+        copies = [self._copies(term, visit, numbers) for visit, numbers in layout.groups.items()]
+        return self._sum_out([*when, *common, *copies], own)
 
     def _copies(self, term: LayerTerm, visit: Sequence[int], numbers: Sequence[int]) -> Factor:
         """The children of equal visits that every copy draws for itself."""
-        inner = product(self._factor(term.body[i].term) for i in visit if term.body[i].term.each)
-        own = frozenset(v for v in _decided(inner) if self.table.variables[v].each)
-        if not (own or inner.lossy):
-            return inner
-        return Power(Summed(inner, own, self.table), term, numbers)
+        children = [term.body[i].term for i in visit if term.body[i].term.each]
+        factors = list(map(self._factor, children))
+        decided = {variable for factor in factors for variable in factor.decided}
+        inner = self._sum_out(factors, {v for v in decided if self.table.variables[v].each})
+        return Power(inner, term, numbers, self.work) if inner.lossy else inner
 
-    def _summed(self, term: Term, factor: Factor) -> Factor:
-        """The factor without the variables of which the term is the lowest common user."""
-        candidates = {self.table.number[variable] for variable in self.summed.get(term, ())}
-        variables = frozenset(candidates & _decided(factor)) if candidates else frozenset()
-        return Summed(factor, variables, self.table) if variables else factor
+    # --- products and sums ------------------------------------------------------------------------
+
+    def _product(self, factors: Iterable[Factor]) -> Factor:
+        proper = [factor for factor in factors if factor is not UNIT]
+        return reduce(lambda a, b: Product(a, b, self.work), proper) if proper else UNIT
+
+    def _sum_out(self, factors: Sequence[Factor], variables: set[int]) -> Factor:
+        """The product, with variables summed over as soon as everything that uses them is in it."""
+        left = list(factors)
+        while True:
+            users = {v: [f for f in left if v in f.decided] for v in sorted(variables)}
+            users = {v: found for v, found in users.items() if found}
+            if not users:
+                return self._product(left)
+            group = min(users.values(), key=_cost)
+            done = {v for v, found in users.items() if all(f in group for f in found)}
+            left = [factor for factor in left if factor not in group]
+            left.append(Summed(self._product(group), frozenset(done), self.table))
 
 
-def _decided(factor: Factor) -> set[int]:
-    """The variables that some monomial decides."""
-    return {variable for monomial in factor.polynomial for variable, _ in monomial}
+def _cost(factors: Sequence[Factor]) -> int:
+    return prod(len(factor.polynomial) for factor in factors)

@@ -100,7 +100,7 @@ def _empty(source: Source) -> Diagnostic:
 def _grammar() -> Lark:
     """The parser, from its ready-made table where that fits the Lark that is installed."""
     table = json.loads(_resource("table.json"), object_pairs_hook=_with_numbers)
-    if table["lark"] != __version__:
+    if table["lark"] != lark_series():
         return Lark(_resource("arch.lark"), transformer=_builder, **OPTIONS)
     table["data"]["options"] |= {"transformer": _builder, "_plugins": OPTIONS["_plugins"]}
     return Lark.load(table)
@@ -134,6 +134,12 @@ def _can_shift(parser: ParserState[Any], terminal: str) -> bool:
 
 
 _SOFT = frozenset({*map(str.upper, KEYWORDS), "MAXIMIZE", "MINIMIZE", "AS", "STEP", "LOG"})
+
+
+def lark_series() -> str:
+    """The series of the Lark that is installed (``1.3``), within which tables keep their form."""
+    return ".".join(__version__.split(".")[:2])
+
 
 OPTIONS: dict[str, Any] = {
     "parser": "lalr",

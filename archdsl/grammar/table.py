@@ -10,23 +10,23 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from lark import Lark, __version__
+from lark import Lark
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
 
-from archdsl.grammar.parse import OPTIONS
+from archdsl.grammar.parse import OPTIONS, lark_series
 
 _FOLDER = Path(__file__).parent
 _SHIFT = 0
 
 
 def generate() -> str:
-    """The table as JSON, with the version of Lark whose format it has."""
+    """The table as JSON, with the series of Lark whose format it has."""
     lark = Lark((_FOLDER / "arch.lark").read_text(encoding="utf-8"), **OPTIONS)
     data, memo = lark.memo_serialize([TerminalDef, Rule])
     data["options"]["_plugins"] = {}
     data["parser"]["parser"] = _in_order(data["parser"]["parser"])
-    table = {"lark": __version__, "data": data, "memo": memo}
+    table = {"lark": lark_series(), "data": data, "memo": memo}
     return json.dumps(table, separators=(",", ":"), sort_keys=True) + "\n"
 
 

@@ -287,7 +287,7 @@ def triton_refusal(x: Tensor, width: int = 1, asked: bool = False) -> str:
 
     `asked` allows CPU tensors under Triton's interpreter (TRITON_INTERPRET=1, set before import).
     """
-    if x.dtype == torch.float64:
+    if x.dtype in (torch.float64, torch.complex128):
         return "float64 has no Triton form"
     if width > TRITON_WIDTH:
         return f"the Triton form takes keys of at most {TRITON_WIDTH} channels"

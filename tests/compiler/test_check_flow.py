@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archdsl.blocks.base import Invalid
-from archdsl.compiler.arch import Arch
+from archdsl.blocks.op import Type
+from archdsl.compiler.arch import Arch, Element
 from archdsl.compiler.check import check_text
 from archdsl.compiler.loading import loads, unchecked
 from archdsl.compiler.sources import Sources
@@ -54,12 +57,25 @@ models = st.recursive(leaves, layers, max_leaves=4).map(
 )
 
 
+def type_of(elements: Sequence[Element], stream: Type) -> Type:
+    """The type behind layers, each asked by itself; raises :class:`Invalid`."""
+    for element in elements:
+        component = element.component
+        component.verify()
+        behind = component.infer(stream)
+        if element.visits:
+            outputs = [type_of(visit.elements, stream) for visit in element.visits]
+            behind = component.combine(stream, outputs)
+        stream = behind
+    return stream
+
+
 def builds(arch: Arch) -> bool:
     try:
-        _ = arch.graph
-    except (Invalid, AssertionError):
+        type_of(arch.root, Type("tokens", 0))
+    except Invalid:
         return False
-    return True
+    return arch.graph.output.type.kind == "features"
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

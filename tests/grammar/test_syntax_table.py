@@ -23,7 +23,7 @@ def test_strict_mode_finds_no_conflict() -> None:
 
 def test_table_is_made_from_the_grammar() -> None:
     made = json.loads((FOLDER / "table.json").read_text(encoding="utf-8"))
-    if made["lark"] != lark.__version__:
+    if made["lark"] != parse.lark_series():
         pytest.skip("another Lark: the parser is made from the grammar itself")
     assert table.generate() == (FOLDER / "table.json").read_text(encoding="utf-8")
 

@@ -59,7 +59,15 @@ def records(out: Path, name: str) -> list[Record]:
 def facts(record: Record) -> object:
     """What equal searches agree on: everything but times and owners."""
     rungs = [(rung.objectives, rung.measures, rung.curves) for rung in record.rungs]
-    return (record.number, record.state, record.reason, record.values, record.key, record.scores, rungs)
+    return (
+        record.number,
+        record.state,
+        record.reason,
+        record.values,
+        record.key,
+        record.scores,
+        rungs,
+    )
 
 
 def compared(one: list[Record], other: list[Record]) -> bool:
@@ -144,13 +152,17 @@ def cost(spec: str) -> bool:
             [metric.score(evidence) for metric in metrics]
             whole.append(time.process_time() - clock)
         ratios.append(min(whole) / min(one))
-        print(f"{arch.choices}: {min(one) * 1e3:.1f} ms a pass, the whole set {ratios[-1]:.2f} times that")
+        print(
+            f"{arch.choices}: {min(one) * 1e3:.1f} ms a pass, the whole set {ratios[-1]:.2f} times that"
+        )
     return max(ratios) <= 1.3
 
 
 def main() -> None:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("check", choices=["kill", "halves", "disk", "cost"])
     parser.add_argument("spec")
     parser.add_argument("--trials", type=int, default=20)

@@ -10,7 +10,7 @@ import pytest
 from fakes import SEARCH
 from runs import EVERYONE, facts, records_of, run, space_of, start
 
-from archdsl.diagnostics import ArchError
+from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.search.metrics.hidden_covariance import HiddenCovariance
 from archdsl.search.storage import open_store
 
@@ -150,6 +150,21 @@ def test_another_spec_is_another_study(tmp_path):
 def test_storages_that_are_not_files_are_refused_in_words(tmp_path):
     with pytest.raises(ArchError, match="postgresql"):
         run(tmp_path, storage="postgresql://localhost/studies")
+
+
+def test_data_that_nobody_reads_is_a_mistake(tmp_path, text_file):
+    with pytest.raises(ArchError, match=r"words\.txt"):
+        run(tmp_path, data=text_file)
+
+
+def test_a_space_that_cannot_be_counted_is_searched(tmp_path):
+    class Endless(type(space_of())):
+        def count(self):
+            raise ArchError(Diagnostic("too-entangled", "nobody knows"))
+
+    result = run(tmp_path, Endless(SEARCH.model_copy(update={"trials": 1})))
+    assert len(result.records) == 1
+    assert result.count is None
 
 
 def test_a_spec_without_a_task_says_so(tmp_path):

@@ -195,10 +195,11 @@ def value_kernel(
     BV: tl.constexpr,
     GATE: tl.constexpr,
     SHIFTED: tl.constexpr,
+    FLOW: tl.constexpr,
     PACKED: tl.constexpr,
     HALF: tl.constexpr,
 ) -> None:
-    """Fill dV = scale P^T dO + (k leave) dS' of one (chunk, head, value tile)."""
+    """Fill dV = scale P^T dO + (k leave) dS' of one (chunk, head, value tile); without FLOW the pairs alone."""
     chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     value = tl.program_id(2) * BV + tl.arange(0, BV)
     here = tl.arange(0, C)
@@ -212,9 +213,6 @@ def value_kernel(
         key = begin + tl.arange(0, BK)
         query = across_of(q, token, good, head, key, H, K)
         keys = rows_of(k, token, good, head, key, H, K)
-        tile = key[:, None] * V + value[None, :]
-        inside = (key[:, None] < K) & (value[None, :] < V)
-        flow = tl.load(flows + (chunk * H + head) * K * V + tile, mask=inside, other=0.0)
         if GATE == 2:
             decay = floored(rows_of(log, token, good, head, key, H, K))
             across = floored(across_of(log, token, good, head, key, H, K))
@@ -223,10 +221,15 @@ def value_kernel(
                 own = rows_of(q, token, good, head, key, H, K).to(tl.float32)
                 own = tl.sum(keys.to(tl.float32) * own, axis=1)
                 pairs += tl.where(i == j, own[:, None], 0.0)
-            keys = keys * tl.exp(sums(beyond(j, i, C), decay))
+            if FLOW:
+                keys = keys * tl.exp(sums(beyond(j, i, C), decay))
         else:
             pairs += product(keys, query, HALF)
-        result += product(keys, flow, HALF)
+        if FLOW:
+            tile = key[:, None] * V + value[None, :]
+            inside = (key[:, None] < K) & (value[None, :] < V)
+            flow = tl.load(flows + (chunk * H + head) * K * V + tile, mask=inside, other=0.0)
+            result += product(keys, flow, HALF)
     if GATE == 1:
         result *= leave_decay(log_of(log, token, good, head, H), C)[:, None]
         pairs *= pair_decay(log, token, good, head, H, C, SHIFTED, True)
@@ -262,11 +265,13 @@ def key_kernel(
     BV: tl.constexpr,
     GATE: tl.constexpr,
     SHIFTED: tl.constexpr,
+    ERASE: tl.constexpr,
     PACKED: tl.constexpr,
     HALF: tl.constexpr,
 ) -> None:
     """Gradients to q, k and the log decay of one (chunk, head, key tile).
 
+    ERASE is the delta family's second read: of earlier tokens only, and no part in the next state.
     A decay per head gets one part from every key tile: `d_log` is [tiles, tokens, H].
     """
     chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -292,10 +297,11 @@ def key_kernel(
         tile = (chunk * H + head) * K * V + key[None, :] * V + value[:, None]
         inside = (key[None, :] < K) & (value[:, None] < V)
         state = tl.load(states + tile, mask=inside, other=0.0)
-        flow = tl.load(flows + tile, mask=inside, other=0.0)
         d_query += product(grad, state, HALF)
-        d_leave += product(values, flow, HALF)
-        through += tl.sum(state * flow, axis=0)
+        if not ERASE:
+            flow = tl.load(flows + tile, mask=inside, other=0.0)
+            d_leave += product(values, flow, HALF)
+            through += tl.sum(state * flow, axis=0)
     query = rows_of(q, token, good, head, key, H, K).to(tl.float32) * scale
     keys = rows_of(k, token, good, head, key, H, K).to(tl.float32)
     if GATE == 2:
@@ -336,14 +342,14 @@ def key_kernel(
         part = (tl.program_id(2) * tokens + token) * H + head
         tl.store(d_log + part, found, mask=good)
     d_keys = d_cols + d_leave
-    if not SHIFTED:
+    if (not SHIFTED) and (not ERASE):
         d_query += own[:, None] * keys
         d_keys += own[:, None] * query
     keep_rows(d_q, d_query * scale, token, good, head, key, H, K)
     keep_rows(d_k, d_keys, token, good, head, key, H, K)
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """Contiguous inputs of one call, and the constants of its kernels."""
 
     q: Tensor
@@ -359,10 +365,10 @@ class _Call(NamedTuple):
         return self.q if self.log is None else self.log
 
 
-def _prepare(
+def prepare(
     q: Tensor, k: Tensor, v: Tensor, log: Tensor | None, cu_seqlens: Tensor | None, chunk: int,
     before: bool,
-) -> _Call:  # fmt: skip
+) -> Call:  # fmt: skip
     batch, length, heads, key_dim = q.shape
     gate = 0 if log is None else log.dim() - 2
     size = chunk_size(chunk, q.dtype, gate == 2)
@@ -373,7 +379,7 @@ def _prepare(
     }  # fmt: skip
     tensors = (q.contiguous(), k.contiguous(), v.contiguous())
     where = places(cu_seqlens, batch, length, size, q)
-    return _Call(*tensors, None if log is None else log.contiguous(), where, constants)
+    return Call(*tensors, None if log is None else log.contiguous(), where, constants)
 
 
 def tiles(key_dim: int, value_dim: int, gate: int) -> dict[str, int]:
@@ -387,8 +393,15 @@ def key_tiles(key_dim: int, value_dim: int) -> dict[str, int]:
     return {"BK": block(key_dim, 32), "BV": block(value_dim, 32), "num_warps": 8}
 
 
-def _sweep(
-    call: _Call, left: Tensor, right: Tensor, first: Tensor, scale: float, reverse: bool
+def kernels(key_dim: int, value_dim: int, gate: int) -> list[tuple[Any, dict[str, int]]]:
+    """Every kernel with its tile sides and warps."""
+    plain, most = tiles(key_dim, value_dim, gate), key_tiles(key_dim, value_dim)
+    parallel = [(each, plain) for each in (state_kernel, output_kernel, value_kernel)]
+    return [*parallel, (key_kernel, most)]
+
+
+def sweep(
+    call: Call, left: Tensor, right: Tensor, first: Tensor, scale: float, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     """States at every chunk's start (or state gradients at its end) and after the last chunk."""
     c, where = call.constants, call.places
@@ -401,6 +414,50 @@ def _sweep(
         scale, REVERSE=reverse, **c,
     )  # fmt: skip
     return states, last
+
+
+def read_out(call: Call, value: Tensor, states: Tensor, scale: float) -> Tensor:
+    """Output [B, T, H, V] of values written and states at chunk starts."""
+    c, where = call.constants, call.places
+    out = torch.empty_like(call.v)
+    grid = (where.chunks, c["H"], triton.cdiv(c["V"], c["BV"]))
+    output_kernel[grid](
+        call.q, call.k, value, call.decay, states, out, *where[:3], where.length, scale, **c
+    )
+    return out
+
+
+def value_gradient(
+    call: Call, d_out: Tensor, flows: Tensor | None, scale: float, dtype: torch.dtype
+) -> Tensor:
+    """Gradient to the values written; without `flows` what the chunk's own outputs give."""
+    c, where = call.constants, call.places
+    d_v = torch.empty_like(call.v, dtype=dtype)
+    grid = (where.chunks, c["H"], triton.cdiv(c["V"], c["BV"]))
+    value_kernel[grid](
+        call.q, call.k, call.decay, d_out, d_v if flows is None else flows, d_v, *where[:3],
+        where.length, scale, FLOW=flows is not None, **c,
+    )  # fmt: skip
+    return d_v
+
+
+def key_gradients(
+    call: Call, states: Tensor, flows: Tensor | None, d_out: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Gradients to q, k and the log decay (float32); without `flows` those of an erasing read."""
+    c, where, log = {**call.constants}, call.places, call.log
+    c |= key_tiles(c["K"], c["V"])
+    d_q, d_k = torch.empty_like(call.q), torch.empty_like(call.k)
+    grid = (where.chunks, c["H"], triton.cdiv(c["K"], c["BK"]))
+    parts = call.q if log is None else _gate_parts(log, grid[2])
+    key_kernel[grid](
+        call.q, call.k, call.v, call.decay, states, states if flows is None else flows, d_out, d_q,
+        d_k, parts, *where[:3], where.length, call.q.shape[0] * call.q.shape[1], scale,
+        ERASE=flows is None, **c,
+    )  # fmt: skip
+    if log is None:
+        return d_q, d_k, None
+    return d_q, d_k, parts if log.dim() == 4 else parts.sum(0)
 
 
 def forward(
@@ -416,15 +473,9 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Output [B, T, H, V] and final state, from the arguments of `operator.decay_op`."""
     with on(q.device):
-        call = _prepare(q, k, v, log_decay, cu_seqlens, chunk, before)
-        c, where = call.constants, call.places
-        out = torch.empty_like(call.v)
-        states, last = _sweep(call, call.k, call.v, state, 1.0, False)
-        grid = (where.chunks, c["H"], triton.cdiv(c["V"], c["BV"]))
-        output_kernel[grid](
-            call.q, call.k, call.v, call.decay, states, out, *where[:3], where.length, scale, **c
-        )
-    return out, last
+        call = prepare(q, k, v, log_decay, cu_seqlens, chunk, before)
+        states, last = sweep(call, call.k, call.v, state, 1.0, False)
+        return read_out(call, call.v, states, scale), last
 
 
 def backward(
@@ -442,26 +493,14 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients to q, k, v, log_decay (empty if None) and the initial state."""
     with on(q.device):
-        call = _prepare(q, k, v, log_decay, cu_seqlens, chunk, before)
-        c, where = call.constants, call.places
+        call = prepare(q, k, v, log_decay, cu_seqlens, chunk, before)
         d_out = d_out.contiguous()
-        states, _ = _sweep(call, call.k, call.v, state, 1.0, False)
-        flows, d_state = _sweep(call, call.q, d_out, d_final, scale, True)
-        d_q, d_k, d_v = (torch.empty_like(x) for x in call[:3])
-        grid = (where.chunks, c["H"], triton.cdiv(c["V"], c["BV"]))
-        value_kernel[grid](
-            call.q, call.k, call.decay, d_out, flows, d_v, *where[:3], where.length, scale, **c
-        )
-        grid = (where.chunks, c["H"], triton.cdiv(c["K"], c["BK"]))
-        parts = call.q if log_decay is None else _gate_parts(log_decay, grid[2])
-        c = {**c, **key_tiles(c["K"], c["V"])}
-        key_kernel[grid](
-            call.q, call.k, call.v, call.decay, states, flows, d_out, d_q, d_k, parts, *where[:3],
-            where.length, q.shape[0] * q.shape[1], scale, **c,
-        )  # fmt: skip
-        if log_decay is None:
-            return d_q, d_k, d_v, q.new_empty(0), d_state
-        d_log = parts if log_decay.dim() == 4 else parts.sum(0)
+        states, _ = sweep(call, call.k, call.v, state, 1.0, False)
+        flows, d_state = sweep(call, call.q, d_out, d_final, scale, True)
+        d_v = value_gradient(call, d_out, flows, scale, v.dtype)
+        d_q, d_k, d_log = key_gradients(call, states, flows, d_out, scale)
+    if log_decay is None or d_log is None:
+        return d_q, d_k, d_v, q.new_empty(0), d_state
     return d_q, d_k, d_v, d_log.to(log_decay.dtype), d_state
 
 

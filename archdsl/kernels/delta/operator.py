@@ -1,5 +1,6 @@
 """The chunked delta form as a registered operator: one node for `torch.compile`."""
 
+import importlib
 from typing import Any
 
 import torch
@@ -24,8 +25,16 @@ def delta_op(
     cu_seqlens: Tensor | None,
     scale: float,
     chunk: int,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Output, final state, and three buffers for the backward (empty when packed)."""
+    """Output, final state, and three buffers for the backward (empty when packed or fused).
+
+    `fused` runs the delta rule (not RWKV-7's form) in Triton.
+    """
+    if fused:
+        gpu = importlib.import_module("archdsl.kernels.delta.triton")
+        run = (q, erase, key, value, rate, log_decay, state, cu_seqlens, scale, chunk)
+        return *gpu.forward(*run), state.new_empty(0), state.new_empty(0), state.new_empty(0)
     x = Inputs(q, erase, key, value, rate, write)
     if cu_seqlens is None:
         out, saved = forward(x, log_decay, state, scale, chunk)
@@ -53,9 +62,10 @@ def _(
     cu_seqlens: Tensor | None,
     scale: float,
     chunk: int,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     out, final = torch.empty_like(value), torch.empty_like(state)
-    if cu_seqlens is not None:
+    if fused or cu_seqlens is not None:
         return out, final, state.new_empty(0), state.new_empty(0), state.new_empty(0)
     lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
     key_dim, value_dim = state.shape[2:]
@@ -86,8 +96,14 @@ def delta_backward_op(
     d_final: Tensor,
     scale: float,
     chunk: int,
+    fused: bool = False,
 ) -> list[Tensor]:
     """Gradients to the inputs in order (empty where None), log_decay and the state."""
+    if fused:
+        gpu = importlib.import_module("archdsl.kernels.delta.triton")
+        run = (q, erase, key, value, rate, log_decay, state, cu_seqlens, d_out, d_final)
+        *known, d_gate, d_start = gpu.backward(*run, scale, chunk)
+        return [*_filled([*known, None, d_gate], state), d_start]
     x = Inputs(q, erase, key, value, rate, write)
     if cu_seqlens is None:
         saved = Saved(states, inverses, updates)
@@ -129,6 +145,7 @@ def _(
     d_final: Tensor,
     scale: float,
     chunk: int,
+    fused: bool = False,
 ) -> list[Tensor]:
     inputs = (q, erase, key, value, rate, write, log_decay)
     grads = [None if x is None else torch.empty_like(x) for x in inputs]
@@ -136,7 +153,8 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.scale, ctx.chunk = inputs
+    *tensors, scale, chunk, fused = inputs
+    ctx.options = (scale, chunk, fused)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, *output[2:])
 
@@ -148,9 +166,9 @@ def _differentiate(
     d_out = torch.zeros_like(x[3]) if d_out is None else d_out
     d_final = torch.zeros_like(state) if d_final is None else d_final
     buffers = (state, states, inverses, updates, cu_seqlens)
-    *grads, d_state = delta_backward_op(*x, *buffers, d_out, d_final, ctx.scale, ctx.chunk)
+    *grads, d_state = delta_backward_op(*x, *buffers, d_out, d_final, *ctx.options)
     given = [None if part is None else grad for part, grad in zip(x, grads, strict=True)]
-    return *given, d_state, None, None, None
+    return *given, d_state, None, None, None, None
 
 
 delta_op.register_autograd(_differentiate, setup_context=_save)

@@ -7,6 +7,7 @@ in place of one small one a token. The backward is the same recurrence in revers
 g_t = dh_t + conj(a_{t+1}) g_{t+1}, db = g, da_t = g_t conj(h_{t-1}).
 """
 
+import importlib
 from typing import Any
 
 import torch
@@ -69,22 +70,33 @@ def _sweep(a: Tensor, b: Tensor, out: Tensor, state: Tensor, reverse: bool) -> T
 
 
 @torch.library.custom_op("archdsl::scan", mutates_args=())
-def scan_op(a: Tensor, b: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Fill h [B, T, D] and the last h [B, D] from a, b [B, T, D] and start [B, D] of one dtype."""
+def scan_op(a: Tensor, b: Tensor, start: Tensor, fused: bool = False) -> tuple[Tensor, Tensor]:
+    """Fill h [B, T, D] and the last h [B, D] from a, b [B, T, D] and start [B, D] of one dtype.
+
+    `fused` runs it in Triton.
+    """
+    if fused:
+        gpu = importlib.import_module("archdsl.kernels.scan.triton")
+        found = gpu.forward(a, b, start)
+        return found[0], found[1]
     out = torch.empty(b.shape, dtype=b.dtype, device=b.device)
     return out, recur(a, b, out, start).clone()
 
 
 @scan_op.register_fake
-def _(a: Tensor, b: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+def _(a: Tensor, b: Tensor, start: Tensor, fused: bool = False) -> tuple[Tensor, Tensor]:
     return b.new_empty(b.shape), start.new_empty(start.shape)
 
 
 @torch.library.custom_op("archdsl::scan_backward", mutates_args=())
 def scan_backward_op(
-    a: Tensor, out: Tensor, start: Tensor, d_out: Tensor, d_final: Tensor
+    a: Tensor, out: Tensor, start: Tensor, d_out: Tensor, d_final: Tensor, fused: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `scan_op` to a, b and start."""
+    if fused:
+        gpu = importlib.import_module("archdsl.kernels.scan.triton")
+        found = gpu.backward(a, out, start, d_out, d_final)
+        return found[0], found[1], found[2]
     factor = a.conj().resolve_conj()
     flow = torch.empty(out.shape, dtype=out.dtype, device=out.device)
     torch.add(d_out[:, -1], d_final, out=flow[:, -1])
@@ -98,24 +110,25 @@ def scan_backward_op(
 
 @scan_backward_op.register_fake
 def _(
-    a: Tensor, out: Tensor, start: Tensor, d_out: Tensor, d_final: Tensor
+    a: Tensor, out: Tensor, start: Tensor, d_out: Tensor, d_final: Tensor, fused: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     return out.new_empty(out.shape), out.new_empty(out.shape), start.new_empty(start.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
+    ctx.fused = inputs[3]
     ctx.save_for_backward(inputs[0], inputs[2], output[0])
 
 
 def _differentiate(
     ctx: Any, d_out: Tensor | None, d_final: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, ...]:
     a, start, out = ctx.saved_tensors
     d_out = torch.zeros_like(out) if d_out is None else d_out
     d_final = torch.zeros_like(start) if d_final is None else d_final
-    grads: tuple[Tensor, Tensor, Tensor] = scan_backward_op(a, out, start, d_out, d_final)
-    return grads
+    grads: tuple[Tensor, ...] = scan_backward_op(a, out, start, d_out, d_final, ctx.fused)
+    return *grads, None
 
 
 scan_op.register_autograd(_differentiate, setup_context=_save)

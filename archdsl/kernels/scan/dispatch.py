@@ -10,6 +10,7 @@ from archdsl.kernels.common import (
     choose_form,
     segments,
     sequences,
+    triton_refusal,
 )
 from archdsl.kernels.scan.chunked import scan_op
 from archdsl.kernels.scan.reference import reference
@@ -20,7 +21,8 @@ def choose(b: Tensor, *, packed: bool = False, backend: str | None = None) -> tu
     """The form that will run for inputs [B, T, ...], and why."""
     length, device = b.shape[1], b.device.type
     for_step, for_chunked = "a single multiply-add", "blocks of time advance together"
-    return choose_form(length, device, packed, backend, for_step, for_chunked)
+    refusal = triton_refusal(b, asked=backend == "triton")
+    return choose_form(length, device, packed, backend, for_step, for_chunked, refusal)
 
 
 def scan(
@@ -56,9 +58,10 @@ def scan(
         return step(gate, write, start)
     if name == "reference":
         return by_sequence(reference, (gate, write), start, cu_seqlens)
+    fused = name == "triton" and dtype in (torch.float32, torch.complex64)
     if cu_seqlens is not None:
-        return _packed(gate, write, start, cu_seqlens)
-    return _flat(gate, write, start)
+        return _packed(gate, write, start, cu_seqlens, fused)
+    return _flat(gate, write, start, fused)
 
 
 def _dtype(*tensors: Tensor | None) -> torch.dtype:
@@ -70,19 +73,21 @@ def _dtype(*tensors: Tensor | None) -> torch.dtype:
     return dtype
 
 
-def _flat(a: Tensor, b: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+def _flat(a: Tensor, b: Tensor, start: Tensor, fused: bool) -> tuple[Tensor, Tensor]:
     """Run the operator on [B, T, D] and restore trailing dimensions."""
     flat = [x.reshape(*x.shape[:2], -1) for x in (a, b)]
-    h, last = scan_op(*flat, start.reshape(start.shape[0], -1))
+    h, last = scan_op(*flat, start.reshape(start.shape[0], -1), fused)
     return h.reshape(b.shape), last.reshape(start.shape)
 
 
-def _packed(a: Tensor, b: Tensor, start: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+def _packed(
+    a: Tensor, b: Tensor, start: Tensor, cu_seqlens: Tensor, fused: bool
+) -> tuple[Tensor, Tensor]:
     """One scan over all sequences: first tokens forget, and carry the initial state in b."""
     rows, first = segments(cu_seqlens, b.shape[1])
     head = first.view(1, -1, *(1,) * (b.dim() - 2))
     write = torch.where(head, torch.addcmul(b, a, start[rows][None]), b)
-    h, _ = _flat(a.masked_fill(head, 0), write, torch.zeros_like(start[:1]))
+    h, _ = _flat(a.masked_fill(head, 0), write, torch.zeros_like(start[:1]), fused)
     last = h[0, (cu_seqlens[1:] - 1).clamp(min=0)]
     empty = cu_seqlens[1:] == cu_seqlens[:-1]
     return h, torch.where(empty.view(-1, *(1,) * (b.dim() - 2)), start, last)
