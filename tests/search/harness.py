@@ -128,9 +128,9 @@ def disk(spec: str, folder: Path, trials: int) -> bool:
 
 def cost(spec: str) -> bool:
     """The default metrics over one forward/backward pass, for a few architectures."""
-    import archdsl
     import torch
 
+    import archdsl
     from archdsl.search.metrics import chosen
     from archdsl.search.metrics.evidence import gather, look
 

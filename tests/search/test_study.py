@@ -105,7 +105,7 @@ def test_a_small_space_ends_early(tmp_path):
      ("memory", "out-of-memory")],
 )  # fmt: skip
 def test_trouble_is_a_recorded_failure_and_the_search_goes_on(tmp_path, trouble, reason):
-    section = {**EVERYONE, "rungs": (2,), "trial_timeout": Fraction(4)}
+    section = {**EVERYONE, "rungs": (2,), "trial_timeout": Fraction(12)}
     space = space_of(trials=5, trouble={"linear": trouble}, section=section, largest=100)
     result = run(tmp_path, space)
     failed = [record for record in result.records if record.state == "fail"]
