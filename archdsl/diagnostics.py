@@ -35,7 +35,7 @@ class Source:
 
     @cached_property
     def line_starts(self) -> list[int]:
-        """Offset of the first character of each line (lines end at ``\\n`` alone)."""
+        """Offset of the first character of each line; a line feed alone ends a line."""
         return [0, *(i + 1 for i, char in enumerate(self.text) if char == "\n")]
 
     def position(self, offset: int) -> tuple[int, int]:

@@ -27,9 +27,7 @@ def layers(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.tuples(inner, inner).map(lambda t: f"wrap(residual {{ {t[0]} }} | {single(t[1])})"),
         st.tuples(inner, inner).map(lambda t: f"{single(t[0])} | {single(t[1])} | none"),
         st.tuples(depths, inner, inner).map(
-            lambda t: (
-                f"stack(depth = {t[0]}, ratio = r) {{ k: {single(t[1])}  l: {single(t[2])} }}"
-            )
+            lambda t: f"stack(depth = {t[0]}, ratio = r) {{ k: {single(t[1])}  l: {single(t[2])} }}"
         ),
         inner.map(lambda t: f"each({single(t)} | s)"),
     )

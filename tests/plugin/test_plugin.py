@@ -92,8 +92,7 @@ def test_its_mistakes_are_explained_like_any_other(site):
     found = command(site, "check", "wrong.arch", "--format", "concise")
     assert found.returncode == 1
     assert (
-        "wrong.arch:6:35: error[unknown-parameter] `echo` has no parameter `begin`"
-        in found.stdout
+        "wrong.arch:6:35: error[unknown-parameter] `echo` has no parameter `begin`" in found.stdout
     )
 
 

@@ -116,7 +116,8 @@ class MergedLinear(Site):
 
     def attach(self, holder: nn.Module, name: str) -> None:
         """Be loaded from the parts' names, which only ``holder`` is shown, where this is ``name``."""
-        holder.register_load_state_dict_pre_hook(partial(_join_saved, name=name))
+        hook = partial(_join_saved, name=name)
+        holder.register_load_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
 
     def parts(self) -> dict[str, Tensor]:
         """Views of the weights, by the names they are saved under, relative to the holder."""

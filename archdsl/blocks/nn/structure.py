@@ -141,8 +141,9 @@ class Layers(nn.ModuleList):
 
     def init_state(self, batch: int, like: Tensor) -> State:
         """A fresh state a run."""
-        found = {str(i): self[copy].init_state(batch, like) for i, copy in enumerate(self.op.order)}
-        return {run: state for run, state in found.items() if state}
+        copies = [module for module in self if isinstance(module, RegionModule)]
+        states = [copies[copy].init_state(batch, like) for copy in self.op.order]
+        return {str(run): state for run, state in enumerate(states) if state}
 
     def forward(
         self, x: Tensor, state: State | None, context: Context

@@ -48,28 +48,12 @@ if INTERPRETED:
 
 @kernel
 def state_kernel(
-    left: tl.tensor,
-    right: tl.tensor,
-    log: tl.tensor,
-    first: tl.tensor,
-    states: tl.tensor,
-    last: tl.tensor,
-    bounds: tl.tensor,
-    slots: tl.tensor,
-    length: tl.tensor,
-    scale: tl.tensor,
-    H: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    C: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    GATE: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    REVERSE: tl.constexpr,
-    PACKED: tl.constexpr,
-    HALF: tl.constexpr,
-) -> None:
+    left: tl.tensor, right: tl.tensor, log: tl.tensor, first: tl.tensor, states: tl.tensor,
+    last: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, scale: tl.tensor,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr, REVERSE: tl.constexpr,
+    PACKED: tl.constexpr, HALF: tl.constexpr,
+) -> None:  # fmt: skip
     """Sweep S = total S + (left weight)^T right over the chunks of one (row, head, tile).
 
     `states` [chunks, H, K, V] receives S before each chunk: the state it starts from (left = k), or
@@ -114,28 +98,12 @@ def state_kernel(
 
 @kernel
 def output_kernel(
-    q: tl.tensor,
-    k: tl.tensor,
-    v: tl.tensor,
-    log: tl.tensor,
-    states: tl.tensor,
-    out: tl.tensor,
-    owner: tl.tensor,
-    bounds: tl.tensor,
-    slots: tl.tensor,
-    length: tl.tensor,
-    scale: tl.tensor,
-    H: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    C: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    GATE: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    PACKED: tl.constexpr,
+    q: tl.tensor, k: tl.tensor, v: tl.tensor, log: tl.tensor, states: tl.tensor, out: tl.tensor,
+    owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, scale: tl.tensor,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr, PACKED: tl.constexpr,
     HALF: tl.constexpr,
-) -> None:
+) -> None:  # fmt: skip
     """O = scale ((q enter) S + P V) of one (chunk, head, value tile)."""
     chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     value = tl.program_id(2) * BV + tl.arange(0, BV)
@@ -176,30 +144,16 @@ def output_kernel(
 
 @kernel
 def value_kernel(
-    q: tl.tensor,
-    k: tl.tensor,
-    log: tl.tensor,
-    d_out: tl.tensor,
-    flows: tl.tensor,
-    d_v: tl.tensor,
-    owner: tl.tensor,
-    bounds: tl.tensor,
-    slots: tl.tensor,
-    length: tl.tensor,
-    scale: tl.tensor,
-    H: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    C: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    GATE: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    FLOW: tl.constexpr,
-    PACKED: tl.constexpr,
-    HALF: tl.constexpr,
-) -> None:
-    """Fill dV = scale P^T dO + (k leave) dS' of one (chunk, head, value tile); without FLOW the pairs alone."""
+    q: tl.tensor, k: tl.tensor, log: tl.tensor, d_out: tl.tensor, flows: tl.tensor,
+    d_v: tl.tensor, owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor,
+    scale: tl.tensor, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr,
+    FLOW: tl.constexpr, PACKED: tl.constexpr, HALF: tl.constexpr,
+) -> None:  # fmt: skip
+    """Fill dV = scale P^T dO + (k leave) dS' of one (chunk, head, value tile).
+
+    Without FLOW, what the pairs give alone.
+    """
     chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     value = tl.program_id(2) * BV + tl.arange(0, BV)
     here = tl.arange(0, C)
@@ -241,34 +195,13 @@ def value_kernel(
 
 @kernel
 def key_kernel(
-    q: tl.tensor,
-    k: tl.tensor,
-    v: tl.tensor,
-    log: tl.tensor,
-    states: tl.tensor,
-    flows: tl.tensor,
-    d_out: tl.tensor,
-    d_q: tl.tensor,
-    d_k: tl.tensor,
-    d_log: tl.tensor,
-    owner: tl.tensor,
-    bounds: tl.tensor,
-    slots: tl.tensor,
-    length: tl.tensor,
-    tokens: tl.tensor,
-    scale: tl.tensor,
-    H: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    C: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    GATE: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    ERASE: tl.constexpr,
-    PACKED: tl.constexpr,
-    HALF: tl.constexpr,
-) -> None:
+    q: tl.tensor, k: tl.tensor, v: tl.tensor, log: tl.tensor, states: tl.tensor, flows: tl.tensor,
+    d_out: tl.tensor, d_q: tl.tensor, d_k: tl.tensor, d_log: tl.tensor, owner: tl.tensor,
+    bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, tokens: tl.tensor, scale: tl.tensor,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr, ERASE: tl.constexpr,
+    PACKED: tl.constexpr, HALF: tl.constexpr,
+) -> None:  # fmt: skip
     """Gradients to q, k and the log decay of one (chunk, head, key tile).
 
     ERASE is the delta family's second read: of earlier tokens only, and no part in the next state.
@@ -369,6 +302,7 @@ def prepare(
     q: Tensor, k: Tensor, v: Tensor, log: Tensor | None, cu_seqlens: Tensor | None, chunk: int,
     before: bool,
 ) -> Call:  # fmt: skip
+    """Gather a call's contiguous inputs, chunk tables and constants."""
     batch, length, heads, key_dim = q.shape
     gate = 0 if log is None else log.dim() - 2
     size = chunk_size(chunk, q.dtype, gate == 2)
