@@ -80,9 +80,7 @@ def measure(name: str, capability: int) -> list[dict[str, Any]]:
 
 @needs_triton
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize(
-    "name", ["decay head", "decay channel", "delta head", "delta channel", "scan"]
-)
+@pytest.mark.parametrize("name", ["decay head", "decay channel"])
 def test_kernels_compile_within_limits(name: str, capability: int, tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)

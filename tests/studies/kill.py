@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,12 @@ def ended(running: subprocess.Popen[bytes], folder: Path) -> None:
     assert status == 0, f"exit status {status}: {(folder / 'run.log').read_text()[-2000:]}"
 
 
+def workers(pid: int) -> list[int]:
+    """The processes a process has started (Linux; nothing elsewhere)."""
+    known = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in known.read_text().split()] if known.exists() else []
+
+
 def timed(folder: Path, trials: int) -> tuple[float, float]:
     """Run a search to its end; seconds until its first trial was finished, and until its end."""
     begin, first = time.monotonic(), 0.0
@@ -134,17 +141,17 @@ def killed(
     for number in range(kills):
         running = start(folder, trials)
         time.sleep(chance.uniform(0.3 * first, first + 1.5 * (whole - first) / kills))
-        whole_group = chance.random() < 0.5
+        victims = [running.pid, *(workers(running.pid) if chance.random() < 0.5 else [])]
         if running.poll() is None:
-            (os.killpg if whole_group else os.kill)(running.pid, signal.SIGKILL)
+            for victim in victims:
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
         running.wait()
         now = facts(folder)
         lost = [n for n, before in known.items() if now.get(n) != before]
         assert not lost, f"kill {number + 1}: trials {lost} are not what they were"
         known = now
-        print(
-            f"kill {number + 1} ({'with' if whole_group else 'without'} the worker): {len(known)} trials kept"
-        )
+        print(f"kill {number + 1} ({len(victims)} processes): {len(known)} trials kept")
     finish(folder, trials)
     final = facts(folder)
     assert all(final[n] == before for n, before in known.items()), "a finished trial has changed"
