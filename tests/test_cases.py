@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,19 @@ TESTED_ELSEWHERE = {
     "missing-file",
     "nested-too-deeply",
     "not-a-file",
+    "missing-model",
+    "not-a-checkpoint",
+    "requirement-broken",
+    "too-entangled",
+    "too-many-files",
+    "unknown-binding",
     "unreadable-file",
+    "wrong-assignment",
 }
-"""Ids that no text in a Markdown file can show; ``tests/grammar/test_syntax_text.py`` does."""
+"""Ids that checking one text in a Markdown file cannot show: of files, and of calls on a space.
+
+``tests/grammar/test_syntax_text.py``, ``tests/compiler`` and ``tests/search`` show them.
+"""
 
 _BLOCK = re.compile(r"^```(?P<info>[^\n]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -150,6 +161,7 @@ def _ids(call: ast.Call) -> list[str]:
     return given[:1] if CALLS.search(name) else []
 
 
+@cache
 def shown_ids() -> set[str]:
     """Every id that some case expects."""
     blocks = [text for case in cases() for _, text, _, _ in case.expected]

@@ -12,7 +12,7 @@ from archdsl.blocks.base import Invalid
 from archdsl.blocks.op import Type
 from archdsl.compiler.arch import Arch, Element
 from archdsl.compiler.check import check_text
-from archdsl.compiler.loading import loads, unchecked
+from archdsl.compiler.loading import unchecked
 from archdsl.compiler.sources import Sources
 from archdsl.diagnostics import ArchError
 

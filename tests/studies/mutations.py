@@ -23,7 +23,12 @@ let small  = 3 * (width / 4) - 8
 
 def block(mixer, norm = rms_norm) {
     residual { norm  mixer }
-    residual(scale = learned | 1/2) { rms_norm  swiglu(expand = expand) | mlp(activation = gelu | relu2)  linear(dim = small)  linear(dim = width) }
+    residual(scale = learned | 1/2) {
+        rms_norm
+        swiglu(expand = expand) | mlp(activation = gelu | relu2)
+        linear(dim = small)
+        linear(dim = width)
+    }
 }
 
 def my_gru(width = none) = cell(state = [h], output = h, width = width) {

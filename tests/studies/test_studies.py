@@ -66,6 +66,6 @@ def test_timing():
     )  # the bound itself is for a machine that does nothing else
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_kill():
     kill.study(trials=4, kills=1, seed=0)
