@@ -114,16 +114,17 @@ class _Writer:
         copying = repeats(component, visits)
         if copying and term.each and self.differ(term, visits, copies):
             return self.unlike(term, component, visits, copies)
-        inner = (*copies, (term, 0)) if copying else copies
+        written = [
+            self.layers(
+                child.term, (*copies, (term, first_visit(visits, i))) if copying else copies
+            )
+            for i, child in enumerate(term.body)
+        ]
         whole = tuple(range(len(term.body)))
-        if not any(term.labels) and all(visit == whole for visit in visits):
-            body = [line for child in term.body for line in self.layers(child.term, inner)]
-        else:
-            body = [
-                line
-                for child in term.body
-                for line in self.child(child.label, self.layers(child.term, inner))
-            ]
+        if any(term.labels) or any(visit != whole for visit in visits):
+            pairs = zip(term.labels, written, strict=True)
+            written = [self.child(label, lines) for label, lines in pairs]
+        body = [line for lines in written for line in lines]
         return braces(component_text(component), body)
 
     def child(self, label: str | None, lines: Lines, name: str | None = None) -> Lines:
@@ -194,6 +195,11 @@ class _Writer:
             number, name = number + 1, f"{wish or 'layer'}_{number + 1}"
         labels[name] = lines
         return name
+
+
+def first_visit(visits: Sequence[tuple[int, ...]], child: int) -> int:
+    """The number of the first visit that runs a child; 0 for one that never runs."""
+    return next((number for number, visit in enumerate(visits) if child in visit), 0)
 
 
 def indented(lines: Sequence[str]) -> Lines:

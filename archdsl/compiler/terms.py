@@ -345,11 +345,7 @@ class LayerTerm(Term):
         return run.shared(key, lambda: Visit(label, elements))  # type: ignore[no-any-return]
 
     def visits(self, component: Layer, run: Run) -> Sequence[tuple[int, ...]]:
-        """What the container runs.
-
-        Raises:
-            ArchError: its arguments do not fit its children.
-        """
+        """What the container runs; raises ArchError where its arguments do not fit its children."""
         try:
             return component.visits(self.labels)
         except Invalid as problem:

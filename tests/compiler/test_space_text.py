@@ -15,6 +15,7 @@ from test_space_walks import TEXT
 from archdsl.compiler.arch import Arch
 from archdsl.compiler.check import check_text
 from archdsl.compiler.loading import loads
+from archdsl.compiler.space import Space
 from archdsl.diagnostics import ArchError, Severity
 
 
@@ -103,51 +104,13 @@ def test_copies_that_differ_are_written_as_a_cycle() -> None:
 # --- mutated files --------------------------------------------------------------------------------
 
 PARTS = re.compile(r"\s+|\w+|[^\w\s]")
-OTHERS = [
-    "1",
-    "4",
-    "0",
-    "1/2",
-    "(2|4)",
-    "each(2|4)",
-    "(1..4)",
-    "gla",
-    "swiglu",
-    "none",
-    "true",
-    "rope",
-    "width",
-    "[a,b]",
-    "3:1",
-    "-1",
-    "100000",
-    "residual{swiglu}",
-    "gla(heads=2)",
-    "memory(heads=each(2|4))",
-    "mixer",
-    "tanh",
-    "x",
-    "2147483648",
-    '"t"',
-    "depth",
-    "|",
-    "width*width*width",
-    "{",
-    "}",
-    "(",
-    ")",
-    "=",
-    ":",
-    "..",
-    ",",
-    "residual",
-    "repeat",
-    "stack",
-    "def",
-    "let",
-    "model",
-    "1e300",
-]
+OTHERS = re.split(
+    "  +|\n *",
+    """1  4  0  1/2  (2 | 4)  each(2 | 4)  (1 .. 4)  gla  swiglu  none  true  rope  width  [a, b]
+    3:1  -1  100000  residual { swiglu }  gla(heads = 2)  memory(heads = each(2 | 4))  mixer  tanh
+    x  2147483648  "t"  depth  |  width * width  {  }  (  )  =  :  ..  ,  residual  repeat  stack
+    def  let  model  1e300  use "x" as y  each  recall  params""",
+)
 
 
 def mutated(rng: random.Random) -> str:
@@ -164,18 +127,23 @@ def mutated(rng: random.Random) -> str:
     return "".join(words)
 
 
+def opened(text: str) -> Space | ArchError:
+    try:
+        return loads(text)
+    except ArchError as error:
+        return error
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_text_makes_anything_but_a_diagnostic(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(60):
         text = mutated(rng)
-        try:
-            space = loads(text)
-        except ArchError as error:
-            assert all(each.span is not None for each in error.diagnostics), text
-            continue
-        if space.plan.model is not None:
-            assert space.draw(0).text
+        found = opened(text)
+        if isinstance(found, ArchError):
+            assert all(each.span is not None for each in found.diagnostics), text
+        elif found.plan.model is not None:
+            assert found.draw(0).text
 
 
 # --- what importing costs -------------------------------------------------------------------------

@@ -225,11 +225,27 @@ def test_settings_and_objectives(space: Space) -> None:
     assert [str(part) for part in accuracy.needs] == ["recall.accuracy"]
 
 
-def test_choices_that_depend_on_each_other_too_much_are_refused() -> None:
+def test_shared_choices_with_shared_choices_inside_are_counted() -> None:
     lets = "\n".join(f"let a{i} = swiglu | residual {{ c{i} }}" for i in range(24))
     inner = "\n".join(f"let c{i} = mlp | swiglu" for i in range(24))
     uses = "\n".join(f"a{i}  a{(i * 7 + 3) % 24}  c{(i * 5 + 1) % 24}" for i in range(24))
     text = f"{lets}\n{inner}\nmodel {{ embed(dim = 8, vocab = 4)  {uses}  {uses} }}"
-    with pytest.raises(ArchError) as error:
-        loads(text).count()
-    assert error.value.diagnostics[0].id == "too-entangled"
+    assert loads(text).count() == 4**24
+
+
+def test_too_many_files_are_refused(tmp_path: Path) -> None:
+    for number in range(102):
+        (tmp_path / f"f{number}.arch").write_text(f'use "f{number + 1}.arch" as n\n')
+    with pytest.raises(ArchError) as caught:
+        load(tmp_path / "f0.arch")
+    assert {d.id for d in caught.value.diagnostics} == {"too-many-files"}
+
+
+def test_links_do_not_lead_out(tmp_path: Path) -> None:
+    (tmp_path / "outside.arch").write_text("let a = 1")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "link.arch").symlink_to(tmp_path / "outside.arch")
+    (tmp_path / "inside" / "main.arch").write_text('use "link.arch" as l\n')
+    with pytest.raises(ArchError) as caught:
+        load(tmp_path / "inside" / "main.arch")
+    assert caught.value.diagnostics[0].id == "use-outside"
