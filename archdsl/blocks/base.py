@@ -217,4 +217,11 @@ def divides(part: int, whole: int, argument: str, what: str) -> int:
 def scaled(factor: Fraction, width: int) -> int:
     """``factor · width`` where that is whole, else the next multiple of 8 above it."""
     exact = factor * width
+    if exact > LARGEST - 8:
+        raise Invalid(
+            "too-wide",
+            f"`expand = {factor}` of width {width:,} is more than {LARGEST:,} channels",
+            argument="expand",
+            help="use a smaller width",
+        )
     return int(exact) if exact.denominator == 1 else -(-exact // 8) * 8

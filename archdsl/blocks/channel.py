@@ -26,8 +26,8 @@ class SwiGLU(Layer):
     bias: bool = False
 
     def infer(self, stream: Type) -> Type:
-        """Any features."""
-        features(stream, self.name)
+        """Any features, if the inner width is one."""
+        scaled(self.expand, features(stream, self.name))
         return stream
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
@@ -51,8 +51,8 @@ class MLP(Layer):
     bias: bool = False
 
     def infer(self, stream: Type) -> Type:
-        """Any features."""
-        features(stream, self.name)
+        """Any features, if the inner width is one."""
+        scaled(self.expand, features(stream, self.name))
         return stream
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from archdsl.blocks.base import Layer
-from archdsl.diagnostics import Span
+from archdsl.blocks.base import Invalid, Layer
+from archdsl.diagnostics import ArchError, Diagnostic, Span
 
 if TYPE_CHECKING:
     from torch import device, dtype
@@ -91,10 +91,20 @@ class Arch:
 
     @cached_property
     def graph(self) -> Graph:
-        """Its operations, lowered and nothing more."""
+        """Its operations, lowered and nothing more.
+
+        Raises:
+            ArchError: its arguments do not fit, in a space with too many combinations to check.
+        """
         from archdsl.compiler.lower import lower
 
-        return lower(self.root, self.symbols)
+        try:
+            return lower(self.root, self.symbols)
+        except Invalid as problem:
+            span = self.root[0].span if self.root else None
+            raise ArchError(
+                Diagnostic(problem.id, problem.message, span, problem.label, problem.help)
+            ) from None
 
     @cached_property
     def cost(self) -> Cost:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_LAYERS = 100_000
 """How many layers an architecture may have."""
 
-STEPS, SECONDS = 20_000, 5.0
+STEPS, SECONDS = 20_000, 1.0
 """How much checking may ask, and for how long."""
 
 FEASIBILITY_SECONDS = 0.15
@@ -50,8 +50,12 @@ def check_text(text: str, name: str = "<text>") -> list[Diagnostic]:
 
 
 def _checked(space: Space | None, report: Report) -> list[Diagnostic]:
-    if space is not None and space.plan.model is not None and space.plan.requirements:
-        diagnostic = space.infeasibility(FEASIBILITY_SECONDS)
+    unasked = space is None or space.plan.model is None or not space.plan.requirements
+    if space is not None and not unasked and not report.errors:
+        try:
+            diagnostic = space.infeasibility(FEASIBILITY_SECONDS)
+        except ArchError as error:
+            diagnostic = error.diagnostics[0]
         if diagnostic is not None:
             report.add(diagnostic)
     misspelt = [d.label for d in report.diagnostics if d.id == "unknown-name"]

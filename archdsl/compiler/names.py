@@ -123,7 +123,7 @@ class Loader:
         return self.scopes[key]
 
     def _load(self, item: ast.Use, path: Path, key: str, alias: str) -> Scope:
-        if len(self.scopes) >= MOST_FILES:
+        if len(self.texts) >= MOST_FILES:
             raise ArchError(
                 _use_error("too-many-files", item, f"more than {MOST_FILES} files are used")
             )
