@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from archdsl.blocks.base import Invalid, Layer
+from archdsl.blocks.base import Layer
 from archdsl.blocks.op import Type
 from archdsl.compiler.conditions import Findings
 from archdsl.compiler.explore import Budget, Layout, Outcome, ask, explore
 from archdsl.compiler.program import Plan
 from archdsl.compiler.sharing import Sharing
 from archdsl.compiler.terms import Choice, LayerTerm, Run, Series, Site, Term
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import Diagnostic
 
 Decided = Mapping[str, int]
 
@@ -32,12 +32,14 @@ class State:
         when: the shared choices it depends on; their other alternatives may give other types.
         sites: the sites of ``when``, and of whatever else led here, by path.
         witness: one way to get here, for messages.
+        empty: whether there is no layer on the way; a container of nothing is nothing.
     """
 
     type: Type
     when: Decided = field(default_factory=dict)
     sites: Mapping[str, Site] = field(default_factory=dict)
     witness: Decided = field(default_factory=dict)
+    empty: bool = True
 
     def then(self, other: State) -> State:
         """What ``other`` found, having started here."""
@@ -46,12 +48,13 @@ class State:
             {**self.when, **other.when},
             {**self.sites, **other.sites},
             {**self.witness, **other.witness},
+            self.empty and other.empty,
         )
 
     @property
-    def key(self) -> tuple[Type, frozenset[tuple[str, int]]]:
+    def key(self) -> tuple[Type, bool, frozenset[tuple[str, int]]]:
         """What tells states apart."""
-        return self.type, frozenset(self.when.items())
+        return self.type, self.empty, frozenset(self.when.items())
 
 
 class Flow:
@@ -156,9 +159,11 @@ class Flow:
             self.budget,
             start.when,
         )
-        return self._states(outcomes, start)
+        return self._states(outcomes, start, empty=False)
 
-    def _states(self, outcomes: Iterable[Outcome[Type]], start: State | None = None) -> list[State]:
+    def _states(
+        self, outcomes: Iterable[Outcome[Type]], start: State | None = None, *, empty: bool = True
+    ) -> list[State]:
         """The states of a rule's answers; its complaints are reported."""
         found = []
         asked: set[str] = set()
@@ -170,15 +175,15 @@ class Flow:
             asked |= outcome.decided.keys()
             if outcome.result is not None:
                 when = self.sharing.kept(outcome.decided)
-                found.append(State(outcome.result, when, outcome.sites, outcome.decided))
+                found.append(State(outcome.result, when, outcome.sites, outcome.decided, empty))
         return self._merged(found, asked)
 
     def _merged(self, states: list[State], asked: set[str]) -> list[State]:
         """One state where every answer is the same: it does not depend on what was asked."""
-        types = {state.type for state in states}
-        if len(types) == 1 and all(state.when.keys() <= asked for state in states):
+        answers = {(state.type, state.empty) for state in states}
+        if len(answers) == 1 and all(state.when.keys() <= asked for state in states):
             first = states[0]
-            return [State(first.type, {}, first.sites, first.witness)]
+            return [replace(first, when={})]
         return states
 
     # --- containers -------------------------------------------------------------------------------
@@ -219,22 +224,23 @@ class Flow:
                     extended.append((then, {**outputs, visit: end.type}))
             partial = extended
         outer = replace(inner, type=start.type)
-        return distinct(
-            [
-                state.then(end)
-                for state, outputs in partial
-                for end in self._combined(
-                    term, layout, outer.then(replace(state, type=start.type)), outputs, when
-                )
-            ]
-        )
+        found = []
+        for state, outputs in partial:
+            here = outer.then(replace(state, type=start.type))
+            ends = (
+                [State(start.type)]
+                if state.empty
+                else self._combined(term, layout, here, outputs, when)
+            )
+            found += [state.then(end) for end in ends]
+        return distinct(found)
 
     def _left(self, state: State, layout: Layout) -> State:
         """What is left of a state behind a copy: its own draws end with it."""
         if not layout.copying:
             return state
         when = {p: i for p, i in state.when.items() if not self.sharing.each(p)}
-        return State(state.type, when, state.sites, state.witness)
+        return replace(state, when=when)
 
     def _combined(
         self,
@@ -255,7 +261,7 @@ class Flow:
 
         given = {**start.when, **when}
         outcomes = explore(lambda run: ask(term.make, combine, run), self.budget, given)
-        return self._states(outcomes, start)
+        return self._states(outcomes, start, empty=False)
 
 
 def agrees(a: Decided, b: Decided) -> bool:
@@ -266,6 +272,3 @@ def agrees(a: Decided, b: Decided) -> bool:
 def distinct(states: Sequence[State]) -> list[State]:
     """The states without repetitions."""
     return list({state.key: state for state in reversed(states)}.values())[::-1]
-
-
-__all__ = ["ArchError", "Flow", "Invalid", "State"]

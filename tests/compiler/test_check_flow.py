@@ -64,7 +64,7 @@ def type_of(elements: Sequence[Element], stream: Type) -> Type:
         component.verify()
         behind = component.infer(stream)
         if element.visits:
-            outputs = [type_of(visit.elements, stream) for visit in element.visits]
+            outputs = [type_of(visit.elements, behind) for visit in element.visits]
             behind = component.combine(stream, outputs)
         stream = behind
     return stream
