@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from archdsl.search.objectives import Objective
 from archdsl.search.records import Record
-from archdsl.search.words import named, quantity, short_choices
+from archdsl.search.words import last_name, named, quantity, short_choices
 
 COLOURS = ("#2a6f97", "#e07a1f", "#4a8c4a", "#b5446e", "#7a5fb0", "#8a6d3b", "#3a9d9d", "#777777")
 FAINT, INK, LINE = "#c9ced6", "#1f2933", "#e4e7eb"
@@ -151,7 +151,9 @@ def _grouped(records: Sequence[Record], path: str | None) -> dict[str, list[Reco
     """Trials by what they took at a site, in the order of its texts."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        taken = record.arch["choices"].get(path, "other") if path else "trials"
+        taken = (
+            f"{last_name(path)} {record.arch['choices'].get(path, 'other')}" if path else "trials"
+        )
         groups.setdefault(taken, []).append(record)
     return dict(sorted(groups.items()))
 

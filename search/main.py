@@ -19,7 +19,7 @@ from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.objectives import Objective, objectives_of
 from archdsl.search.outputs import Result, write_outputs
 from archdsl.search.progress import Lines, Silent, Terminal
-from archdsl.search.proposals import counted, fitting
+from archdsl.search.proposals import counted, every, fitting
 from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import Record
 from archdsl.search.samplers import TPE, OptunaSampler
@@ -30,7 +30,8 @@ from archdsl.search.tasks.base import LearningTask
 from archdsl.search.worker import LOADER, Worker
 
 LOOKED_AT = 200
-"""Random architectures behind the share that the constraints reject."""
+SECONDS = 0.5
+"""Architectures looked at, and for how long, to say how many the constraints reject."""
 
 
 @dataclass(frozen=True)
@@ -130,23 +131,29 @@ def greeting(space: Space, name: str, settings: Settings, records: Sequence[Reco
     size = counted(space)
     many = "too many architectures to count" if size is None else f"{size:,} architectures"
     lines = [f"[bold]{name}[/]: {many if size != 1 else '1 architecture'}"]
-    rejected = rejected_share(space) if size != 1 else 0.0
+    rejected = rejections(space, size)
     if rejected:
-        lines[0] += f", of which the constraints reject about {rejected:.0%}"
+        lines[0] += f", of which the constraints reject {rejected}"
     done = sum(record.finished for record in records)
     if records:
         lines.append(f"continuing: {done} of {settings.trials} trials are done")
     return lines
 
 
-def rejected_share(space: Space) -> float:
-    """The share of random draws that break a constraint, within half a second."""
-    start, rejected, looked = time.monotonic(), 0, 0
-    while looked < LOOKED_AT and time.monotonic() - start < 0.5:
-        arch = fitting(space, random_choices(looked))
-        rejected += arch is None or not space.feasible(arch)
+def rejections(space: Space, size: int | None) -> str:
+    """How many architectures break a constraint, or about which share; empty where none is seen to."""
+    start = time.monotonic()
+    few = size is not None and size <= LOOKED_AT
+    draws = (fitting(space, random_choices(seed)) for seed in range(LOOKED_AT))
+    broken = looked = 0
+    for arch in every(space) if few else draws:
+        if time.monotonic() - start > SECONDS:
+            break
+        broken += arch is None or not space.feasible(arch)
         looked += 1
-    return rejected / looked
+    if not broken:
+        return ""
+    return f"{broken}" if looked == size else f"about {broken / looked:.0%}"
 
 
 def random_choices(seed: int) -> Callable[[Site], int]:

@@ -66,11 +66,11 @@ class Result:
         table = Table(title=f"{self.name}: the best of {self._counted()}", title_justify="left")
         table.add_column("trial", justify="right")
         for objective in self.objectives:
-            head = f"{objective.text} {arrow(objective)}"
+            head = f"{objective.text} {arrow(objective)}".replace(".", ".\n").replace("(", "(\n")
             table.add_column(head, justify="right", overflow="fold", min_width=9)
         choices = list(dict.fromkeys(key for r in self.front for key in named(_choices(r))))
         for choice in choices:
-            table.add_column(choice)
+            table.add_column(choice, no_wrap=True)
         for record in self.front[:SHOWN]:
             values = [
                 quantity(o.text, v)
