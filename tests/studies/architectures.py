@@ -274,7 +274,8 @@ def quiet(text: str) -> None:
 
 def aloud(text: str) -> None:
     """One line of the terminal, over and over."""
-    print(f"\r{text}", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(f"\r{text}", end="", file=sys.stderr, flush=True)
 
 
 def drawn(space: Space, seed: int) -> Arch:
