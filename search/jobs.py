@@ -121,7 +121,9 @@ class Candidate:
 
     def _trainer(self, name: str, steps: int, checkpoint: Path) -> Trainer:
         seed = seed_of(self.seed, "train", name)
-        trainer = Trainer(self._model(name), self.tasks[name], self.arch.train, steps, seed)
+        task = self.tasks[name]
+        model = task.around(self._model(name), seed)
+        trainer = Trainer(model, task, self.arch.train, steps, seed)
         if checkpoint.exists():
             trainer.load(checkpoint)
         return trainer

@@ -56,6 +56,17 @@ class Model(RegionModule):
         """Logits for every position: ``[B, T]`` int64 → ``[B, T, V]``."""
         return self.run(tokens, None, Context())[0]
 
+    def features(self, tokens: Tensor) -> Tensor:
+        """What the head reads: ``[B, T]`` int64 → ``[B, T, D]``."""
+        return self.run(tokens, None, Context(), steps=len(self.program) - 1)[0]
+
+    @property
+    def table(self) -> Tensor:
+        """The head's weights ``[V, D]``, its own or the embedding's."""
+        head = self.operation(self.program[-1])
+        assert isinstance(head, Head), "there is no head at the model's end"
+        return head.table
+
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats over targets that are not -100, plus auxiliary losses.
 

@@ -6,7 +6,7 @@ A task is torch-free: it makes numpy arrays and asks a :class:`Judge` what the m
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from archdsl.blocks.asking import Task
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Tokens: TypeAlias = NDArray[np.int64]
     Numbers: TypeAlias = NDArray[np.float64]
+    Mask: TypeAlias = NDArray[np.bool_]
 
 IGNORED = -100
 """The target of a position that is not learned and not judged."""
@@ -57,6 +58,15 @@ class LearningTask(Task):
     def fingerprint(self) -> str:
         """What identifies the data behind the task; empty where the task makes its own."""
         return ""
+
+    def around(self, model: Any, seed: int) -> Any:
+        """What is trained: the model, or a module around it that has its methods.
+
+        Args:
+            model: a compiled model.
+            seed: of further weights.
+        """
+        return model
 
     def batch(self, count: int, seed: int, step: int) -> tuple[Tokens, Tokens]:
         """Tokens and targets [count, positions] of one training step."""

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from archdsl.blocks.asking import Direction
-from archdsl.blocks.base import Invalid, Real
-from archdsl.search.tasks.base import HELD_OUT, IGNORED, TRAINING, LearningTask, random_stream
+from archdsl.blocks.base import Real
+from archdsl.search.tasks.base import IGNORED
+from archdsl.search.tasks.drawn import Drawn, distinct, misfit
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from archdsl.search.tasks.base import Judge, Numbers, Tokens
+    from archdsl.search.tasks.base import Numbers, Tokens
 
 
-class MQAR(LearningTask):
+class MQAR(Drawn):
     """Recall the value of a key that was shown once, several times in a sequence.
 
     The generator of "Zoology: Measuring and Improving Recall in Efficient Language Models" (Arora et
@@ -34,13 +34,13 @@ class MQAR(LearningTask):
     Args:
         vocab: number of symbols; more than ``length``, as in the generator.
         length: tokens of one sequence; even.
+        examples: sequences to train on; ``none`` draws fresh ones for ever.
         pairs: keys to remember; at most ``length / 4``.
         gap_power: a; 1 asks at uniform gaps, near 0 soon after the pairs.
         random_non_queries: fill with random tokens.
     """
 
     name: ClassVar[str] = "mqar"
-    measures: ClassVar[dict[str, Direction]] = {"accuracy": "maximize"}
 
     vocab: Annotated[int, Field(ge=4, le=1_000_000)] = 8192
     length: Annotated[int, Field(ge=4, le=1_000_000)] = 64
@@ -49,22 +49,17 @@ class MQAR(LearningTask):
     random_non_queries: bool = True
 
     @property
-    def symbols(self) -> int:
-        """The whole vocabulary."""
-        return self.vocab
-
-    @property
-    def positions(self) -> int:
-        """``length``."""
-        return self.length
+    def shown(self) -> int:
+        """Pairs in front of the questions."""
+        return self.pairs
 
     def verify(self) -> None:
         """Sizes must leave room for every pair and every question."""
         if self.length % 2:
-            raise _misfit("length", f"`length = {self.length}` is odd", "keys and values alternate",
-                          f"use {self.length + 1}")  # fmt: skip
+            raise misfit("length", f"`length = {self.length}` is odd", "keys and values alternate",
+                         f"use {self.length + 1}")  # fmt: skip
         if 4 * self.pairs > self.length:
-            raise _misfit(
+            raise misfit(
                 "pairs",
                 f"{self.pairs} pairs do not fit into {self.length} tokens",
                 "a pair takes 4 tokens: key, value, question, answer",
@@ -72,58 +67,41 @@ class MQAR(LearningTask):
             )
         if self.vocab <= self.length or self.vocab // 2 - 1 < self.pairs:
             least = max(self.length, 2 * self.pairs + 1) + 1
-            raise _misfit("vocab", f"`vocab = {self.vocab}` is too small for {self.length} tokens",
-                          "keys and values are distinct", f"use at least {least}")  # fmt: skip
+            raise misfit("vocab", f"`vocab = {self.vocab}` is too small for {self.length} tokens",
+                         "keys and values are distinct", f"use at least {least}")  # fmt: skip
 
-    def batch(self, count: int, seed: int, step: int) -> tuple[Tokens, Tokens]:
-        """Sequences and targets [count, length] of one training step."""
-        return self._draw(random_stream(TRAINING, seed, step), count)
-
-    def evaluate(self, judge: Judge, count: int, seed: int) -> dict[str, float]:
-        """Accuracy on ``count`` fresh sequences, the same for every architecture."""
-        tokens, targets = self._draw(random_stream(HELD_OUT, seed), count)
-        asked = targets != IGNORED
-        right = (judge.predictions(tokens) == targets) & asked
-        return {"accuracy": float((right.sum(1) / asked.sum(1)).mean())}
-
-    def _draw(self, random: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
+    def draw(self, random: np.random.Generator, count: int, judged: bool) -> tuple[Tokens, Tokens]:
+        """Pairs, then questions; the answers are the targets."""
         import numpy as np
 
         half = self.vocab // 2
-        keys = 1 + _distinct(random, count, self.pairs, half - 1)
-        values = half + _distinct(random, count, self.pairs, self.vocab - half)
+        keys = 1 + distinct(random, count, self.pairs, half - 1)
+        values = half + distinct(random, count, self.pairs, self.vocab - half)
         tokens = np.zeros((count, self.length), dtype=np.int64)
-        tokens[:, 0 : 2 * self.pairs : 2] = keys
-        tokens[:, 1 : 2 * self.pairs : 2] = values
-        places = 2 * self.pairs + 2 * self._gaps(random, count)
+        answers = self.show(random, tokens, keys, values)
+        places = 2 * self.shown + 2 * self._gaps(random, count)
         targets = np.full_like(tokens, IGNORED)
         np.put_along_axis(tokens, places, keys, axis=1)
-        np.put_along_axis(targets, places, values, axis=1)
+        np.put_along_axis(targets, places, answers, axis=1)
         if self.random_non_queries:
             filler = random.integers(self.vocab, size=tokens.shape)
             tokens = np.where(tokens == 0, filler, tokens)
         return tokens, targets
 
+    def show(
+        self, random: np.random.Generator, tokens: Tokens, keys: Tokens, values: Tokens
+    ) -> Tokens:
+        """Write the pairs in front, and say what each key's value is in the end: [count, pairs]."""
+        tokens[:, 0 : 2 * self.pairs : 2] = keys
+        tokens[:, 1 : 2 * self.pairs : 2] = values
+        return values
+
     def _gaps(self, random: np.random.Generator, count: int) -> Tokens:
         """Even gaps, halved, without replacement: [count, pairs] (Gumbel's top-k draws in order)."""
         import numpy as np
 
-        room = (self.length - 2 * self.pairs) // 2
+        room = (self.length - 2 * self.shown) // 2
         power = float(self.gap_power)
         weight: Numbers = (power - 1) * np.log(np.arange(1, room + 1, dtype=np.float64))
         noisy = weight + random.gumbel(size=(count, room))
         return np.argsort(-noisy, axis=1, kind="stable")[:, : self.pairs]
-
-
-def _distinct(random: np.random.Generator, count: int, size: int, bound: int) -> Tokens:
-    """``size`` distinct numbers below ``bound`` in uniform order, ``count`` times."""
-    import numpy as np
-
-    noise = random.random((count, bound))
-    chosen = np.argpartition(noise, size - 1, axis=1)[:, :size]
-    order = np.argsort(np.take_along_axis(noise, chosen, 1), axis=1)
-    return np.take_along_axis(chosen, order, 1)
-
-
-def _misfit(argument: str, message: str, label: str, help: str) -> Invalid:
-    return Invalid("task-size", message, argument=argument, label=label, help=help)

@@ -13,12 +13,27 @@ from archdsl.search.metrics import DEFAULT
 from archdsl.search.metrics.base import LOWEST, Need
 from archdsl.search.proposals import suggest
 from archdsl.search.samplers import NSGA2, TPE, Random
+from archdsl.search.tasks.automata import Automata
 from archdsl.search.tasks.base import IGNORED
+from archdsl.search.tasks.compression import Compression
+from archdsl.search.tasks.forgetting_mqar import ForgettingMQAR
+from archdsl.search.tasks.fuzzy_in_context_recall import FuzzyInContextRecall
+from archdsl.search.tasks.in_context_recall import InContextRecall, NoisyInContextRecall
+from archdsl.search.tasks.memorization import Memorization
 from archdsl.search.tasks.mqar import MQAR
+from archdsl.search.tasks.selective_copying import SelectiveCopying
 from archdsl.search.tasks.text import Text
 
 TASKS = {
     "mqar": MQAR(vocab=32, length=16, pairs=4),
+    "forgetting_mqar": ForgettingMQAR(vocab=32, length=24, pairs=4, updates=2),
+    "in_context_recall": InContextRecall(length=16),
+    "noisy_in_context_recall": NoisyInContextRecall(length=16),
+    "fuzzy_in_context_recall": FuzzyInContextRecall(length=32),
+    "selective_copying": SelectiveCopying(length=16, tokens=4),
+    "compression": Compression(length=8),
+    "memorization": Memorization(vocab=32, length=8),
+    "automata": Automata(length=32),
     "text": Text(length=16),
 }
 METRICS = [*DEFAULT, "hidden_covariance(layer = last)", "hidden_covariance(layer = mean)"]

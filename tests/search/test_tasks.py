@@ -62,7 +62,7 @@ def test_mqar_asks_soon_when_the_power_is_small_and_anywhere_when_it_is_one():
 def test_mqar_accuracy_is_the_mean_of_each_sequences_share(recall):
     class Half(PerfectJudge):
         def predictions(self, tokens):
-            _, targets = recall._draw(recall_stream(), 8)
+            _, targets = recall.draw(recall_stream(), 8, judged=True)
             wrong = np.where(np.arange(targets.shape[1]) % 4 == 0, 0, targets)
             self.share = ((wrong == targets) & (targets != IGNORED)).sum(1) / 6
             return wrong
