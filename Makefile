@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: help install search test lint format clean
+.PHONY: help install search test test-cluster lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -23,6 +23,10 @@ search: install  ## Run the main search: specs/hybrid.arch
 
 test: install lint  ## Run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-cluster: install  ## Four workers on a PostgreSQL server, killed at random (Debian: apt-get install postgresql)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,postgresql]'
+	$(BIN)/python -m tests.studies.cluster --workers 4 --kills 30 --trials 200
 
 lint: install  ## Style, types and the import contract
 	$(BIN)/ruff check .

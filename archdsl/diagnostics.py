@@ -6,9 +6,10 @@ of the package, so every layer can report in the same words.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from enum import Enum
 from functools import cached_property
@@ -126,15 +127,30 @@ class ArchError(Exception):
 
 
 class Report:
-    """Collects diagnostics so that one run can name several mistakes."""
+    """Collects diagnostics so that one run can name several mistakes.
+
+    Attributes:
+        told: how many it was given, repetitions counted.
+    """
 
     def __init__(self) -> None:
         self.diagnostics: list[Diagnostic] = []
+        self.told = 0
+        self._places: dict[object, int] = {}
 
     def add(self, diagnostic: Diagnostic) -> None:
-        """Keep a diagnostic, once."""
-        if diagnostic not in self.diagnostics:
+        """Keep a diagnostic, once; what is said of several things in one place becomes one."""
+        self.told += 1
+        key = (diagnostic.id, diagnostic.span, diagnostic.severity, _unnamed(diagnostic.message))
+        if key not in self._places:
+            self._places[key] = len(self.diagnostics)
             self.diagnostics.append(diagnostic)
+            return
+        first = self.diagnostics[self._places[key]]
+        note = f"the same is true of {_named(diagnostic.message)}"
+        if diagnostic.message != first.message and note not in first.notes:
+            both = replace(first, notes=(*first.notes, note))
+            self.diagnostics[self._places[key]] = both
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -145,6 +161,19 @@ class Report:
         """Raise :class:`ArchError` with every error found so far, if there is one."""
         if self.errors:
             raise ArchError(self.errors)
+
+
+_NAME = re.compile("`[^`]*`")
+
+
+def _unnamed(message: str) -> str:
+    """A message without the name it begins with, the thing it is about."""
+    return _NAME.sub("", message, count=1) if message.startswith("`") else message
+
+
+def _named(message: str) -> str:
+    found = _NAME.match(message)
+    return found.group() if found else ""
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:

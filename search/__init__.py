@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ def run(
     study: str | None = None,
     quiet: bool = False,
     device: str | None = None,
+    jobs: int = 1,
+    lease: float | None = None,
+    enqueue: Sequence[str | Path] = (),
 ) -> Result:
     """Search the space of a spec, and write the report, the best architecture and its weights.
 
@@ -36,19 +40,32 @@ def run(
         data: file for tasks that learn from one.
         trials: of the whole study; the spec's ``search { trials }`` by default. A study that has as
             many is not searched further, so 25 and then 50 make 50.
-        storage: journal file of the study; ``study.journal`` in ``out`` by default.
+        storage: where trials are kept: a journal file, ``sqlite:///FILE``, ``postgresql://…`` or
+            ``mysql://…``; ``study.journal`` in ``out`` by default. Machines that share a study run the
+            same call with the same storage.
         seed: of proposals; the spec's by default.
         study: name of the study; the spec's file name by default.
         quiet: print nothing.
         device: where models are trained; a GPU where there is one, by default.
+        jobs: processes that work on the study on this machine.
+        lease: seconds without a sign of life after which a process on another machine counts as dead,
+            and its trial is taken over; 20 by default.
+        enqueue: closed files of architectures of the space that are tried first.
 
     Raises:
         ArchError: the spec, the data, the study or the disk does not allow it.
     """
     import archdsl
+    from archdsl.search.guards import LEASE
+    from archdsl.search.helpers import command
     from archdsl.search.main import Request, search
 
     path = Path(spec_path)
+    given = {
+        "out": str(out) if out else None, "data": str(data) if data else None, "trials": trials,
+        "storage": storage, "seed": seed, "study": study, "quiet": True, "device": device,
+        "jobs": jobs, "lease": lease or LEASE, "enqueue": [str(each) for each in enqueue],
+    }  # fmt: skip
     request = Request(
         out=Path(out) if out else None,
         data=Path(data) if data else None,
@@ -58,5 +75,9 @@ def run(
         study=study,
         quiet=quiet,
         device=device,
+        jobs=jobs,
+        lease=lease or LEASE,
+        helper=command(path, given),
+        enqueue=[Path(each) for each in enqueue],
     )
     return search(archdsl.load(path), path.stem, path.parent, request)

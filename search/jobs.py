@@ -12,17 +12,18 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
 from archdsl.search.components import read
+from archdsl.search.helpers import follow_parent
 from archdsl.search.latency import seconds_of
 from archdsl.search.memory import limit_memory
 from archdsl.search.metrics.base import TrainingFree
@@ -64,14 +65,23 @@ class Candidate:
         self.arch, self.seed, self.device = arch, seed, device
         self.tasks = {name: _bound(task, data, folder) for name, task in arch.tasks.items()}
         self.trainers: dict[str, Trainer] = {}
+        self.split: dict[str, float] = {}
 
     def score(self, metrics: list[TrainingFree]) -> dict[str, float]:
-        """All metrics from one look at the untrained model."""
+        """All metrics from one look at the untrained model; :attr:`split` keeps the processor's seconds."""
         needs = frozenset().union(*(metric.needs for metric in metrics))
         name, task = next(iter(self.tasks.items()))
         torch.manual_seed(self.seed)
-        evidence = gather(self._model(name), self.arch, task, needs)
-        return {metric.label: metric.score(evidence) for metric in metrics}
+        moments = [time.process_time()]
+        model = self._model(name)
+        moments.append(time.process_time())
+        evidence = gather(model, self.arch, task, needs)
+        moments.append(time.process_time())
+        scores = {metric.label: metric.score(evidence) for metric in metrics}
+        moments.append(time.process_time())
+        spent = (after - before for before, after in pairwise(moments))
+        self.split = dict(zip(("build", "passes", "metrics"), spent, strict=True))
+        return scores
 
     def latency(self, asked: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         """Seconds of each call that is asked for, with the untrained model."""
@@ -136,12 +146,12 @@ class Jobs:
     """Carries requests out, one at a time; keeps the candidate between its rungs.
 
     Args:
-        loader: makes an architecture of a closed text.
+        opened: makes the architecture of a request.
         tell: sends a message.
     """
 
-    def __init__(self, loader: Callable[[str], Arch], tell: Send) -> None:
-        self.loader, self.tell = loader, tell
+    def __init__(self, opened: Callable[[Mapping[str, Any]], Arch], tell: Send) -> None:
+        self.opened, self.tell = opened, tell
         self._key: Any = None
         self._candidate: Candidate | None = None
 
@@ -158,9 +168,12 @@ class Jobs:
         return {"kind": "result", "seconds": time.monotonic() - start, **result}
 
     def _do(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        start = time.process_time()
         candidate = self._opened(request)
         if request["do"] == "score":
-            return {"scores": candidate.score([_metric(m) for m in request["metrics"]])}
+            split = {"open": time.process_time() - start}
+            scores = candidate.score([_metric(m) for m in request["metrics"]])
+            return {"scores": scores, "split": split | candidate.split}
         if request["do"] == "latency":
             return {"latencies": candidate.latency(request["asked"])}
         rungs, place = request["rungs"], Path(request["checkpoint"])
@@ -173,9 +186,10 @@ class Jobs:
         if self._candidate is None or key != self._key:
             self._candidate = None
             gc.collect()
+            gc.freeze()  # what is left stays: the next collection need not look at it
             data = request["data"]
             self._candidate = Candidate(
-                self.loader(request["arch"]),
+                self.opened(request),
                 request["seed"],
                 request["device"] or best_device(),
                 Path(data) if data else None,
@@ -240,12 +254,20 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _follow_parent() -> None:
-    """End with the search, however it ended."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def opener(loader: str, space: str | None) -> Callable[[Mapping[str, Any]], Arch]:
+    """How a request's architecture is made: of the space where there is one, else of its closed text.
+
+    Args:
+        loader: ``module:function`` that makes an architecture of a closed text.
+        space: the space as JSON, which is read once; so no candidate has to be parsed.
+    """
+    if space is None:
+        load = _resolve(loader)
+        return lambda request: load(request["arch"])
+    from archdsl.compiler.space import Space
+
+    known = Space.from_json(space)
+    return lambda request: known.arch(request["assignment"])
 
 
 def _resolve(path: str) -> Any:
@@ -261,11 +283,11 @@ def _private_output() -> IO[str]:
 
 
 def main() -> None:
-    """Serve requests until standard input ends. Options are the first argument, as JSON."""
-    options = json.loads(sys.argv[1])
+    """Serve requests until standard input ends. Its first line are the options, as JSON."""
+    options = json.loads(sys.stdin.readline())
     messages = _private_output()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    follow_parent()
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     limit_memory(options["memory"])
@@ -273,7 +295,7 @@ def main() -> None:
     def tell(message: Mapping[str, Any]) -> None:
         messages.write(json.dumps(message) + "\n")
 
-    jobs = Jobs(_resolve(options["loader"]), tell)
+    jobs = Jobs(opener(options["loader"], options["space"]), tell)
     tell({"kind": "ready", "torch": torch.__version__, "device": best_device()})
     for line in sys.stdin:
         tell(jobs.answer(json.loads(line)))

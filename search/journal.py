@@ -39,18 +39,23 @@ class Journal(JournalFileBackend):
             self._mend(_sound_size(path))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write operations, all or none."""
+        """Write operations, all or none; what ends a trial is on the disk when this returns.
+
+        What a trial has found so far outlives every process, and is found again where a machine loses it.
+        """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        ends = any(log.get("datetime_complete") for log in logs)
         with held(self._lock_path):
             self._mend(_whole_size(self.path))
-            self._append(lines.encode())
+            self._append(lines.encode(), ends)
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes, ends: bool) -> None:
         size = self.path.stat().st_size
         try:
             with self.path.open("ab", buffering=0) as file:
                 write_all(file.fileno(), data)
-                os.fsync(file.fileno())
+                if ends:
+                    os.fsync(file.fileno())
         except OSError as error:
             with suppress(OSError):
                 os.truncate(self.path, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,17 +15,22 @@ from typing import Any
 from rich.console import Console
 
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.search.databases import answering
 from archdsl.search.fronts import pareto_front
+from archdsl.search.guards import LEASE
+from archdsl.search.helpers import Helpers
+from archdsl.search.memory import SHARE, free_memory
 from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.objectives import Objective, objectives_of
 from archdsl.search.outputs import Result, write_outputs
+from archdsl.search.placing import enqueued
 from archdsl.search.progress import Lines, Silent, Terminal
-from archdsl.search.proposals import counted, every, fitting
 from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import Record
 from archdsl.search.samplers import TPE, OptunaSampler
 from archdsl.search.seeds import seed_of
-from archdsl.search.storage import Store, open_store
+from archdsl.search.sites import counted, every, fitting
+from archdsl.search.storage import open_store
 from archdsl.search.study import Settings, Status, Study
 from archdsl.search.tasks.base import LearningTask
 from archdsl.search.worker import LOADER, Worker
@@ -36,7 +42,10 @@ SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, beside the spec; see :func:`archdsl.search.run`."""
+    """What the user asked for, beside the spec; see :func:`archdsl.search.run`.
+
+    ``helper`` is the command that starts one more process of this search, for ``jobs`` above 1.
+    """
 
     out: Path | None = None
     data: Path | None = None
@@ -47,6 +56,10 @@ class Request:
     quiet: bool = False
     device: str | None = None
     loader: str = LOADER
+    jobs: int = 1
+    lease: float = LEASE
+    helper: Sequence[str] = ()
+    enqueue: Sequence[Path] = ()
 
 
 def search(space: Space, name: str, folder: Path, request: Request) -> Result:
@@ -59,27 +72,56 @@ def search(space: Space, name: str, folder: Path, request: Request) -> Result:
         request: what else was asked for.
     """
     console = Console(stderr=False, quiet=request.quiet, highlight=False)
+    with ExitStack() as open_things, answering():
+        study = opened(space, name, folder, request, open_things)
+        helpers = Helpers(request.helper, request.jobs - 1, study.folder / "helpers.log")
+        open_things.callback(helpers.stop)
+        helpers.start()
+        console.print(
+            *greeting(space, study.store.name, study.settings, study.records()),
+            *_edited(study),
+            sep="\n",
+        )
+        status = _searched(study, console, request)
+        study.worker.stop()
+        return _answered(study, status, console)
+
+
+def help_out(space: Space, name: str, folder: Path, request: Request) -> Status:
+    """Work on the study of another process, and leave its answer to that; see :func:`search`."""
+    with ExitStack() as open_things, answering():
+        return opened(space, name, folder, request, open_things).run()
+
+
+def opened(
+    space: Space, name: str, folder: Path, request: Request, open_things: ExitStack
+) -> Study:
+    """The study of a request, found or founded, with a worker that is starting.
+
+    Raises:
+        ArchError: the spec, the data or the study does not allow it.
+    """
     name = request.study or name
     out = request.out or Path("runs") / name
     first = space.sample(0)
     objectives = objectives_of(space.objectives, first)
     settings = settings_of(space, request, folder)
+    if len(objectives) > 1 and not settings.sampler.several:
+        raise _one_objective(settings.sampler.name, len(objectives))
     data = prepared(first, settings)
-    with ExitStack() as open_things:
-        store = open_store(request.storage, name, out)
-        open_things.callback(store.close)
-        worker = Worker(out / "worker.log", request.loader)
-        open_things.callback(worker.stop)
-        worker.start()
-        store.attach(
-            [o.direction for o in objectives], _signature(space, settings, objectives, data)
-        )
-        console.print(*greeting(space, name, settings, store.records()), sep="\n")
-        status = _searched(
-            Study(space, settings, objectives, store, worker, out, Silent()), console, request
-        )
-        worker.stop()
-        return _answered(store, objectives, settings, status, out, name, space, console)
+    store = open_store(request.storage, name, out, request.lease)
+    open_things.callback(store.close)
+    out.mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // request.jobs) if request.jobs > 1 else None
+    share = free_memory() if request.jobs > 1 else None
+    memory = int(share * SHARE / request.jobs) if share else None
+    text = space.to_json() if request.loader == LOADER else None
+    worker = Worker(out / "worker.log", request.loader, threads, memory, text)
+    open_things.callback(worker.stop)
+    worker.start()
+    store.attach([o.direction for o in objectives], _signature(space, settings, objectives, data))
+    queue = enqueued(space, request.enqueue)
+    return Study(space, settings, objectives, store, worker, out, Silent(), data, queue)
 
 
 def settings_of(space: Space, request: Request, folder: Path) -> Settings:
@@ -140,6 +182,16 @@ def greeting(space: Space, name: str, settings: Settings, records: Sequence[Reco
     return lines
 
 
+def _edited(study: Study) -> list[str]:
+    """What an edit of the spec means for the trials there are."""
+    outside = len(study.outside())
+    if not outside:
+        return []
+    return [
+        f"{outside} trials of earlier editions of the spec do not lie in it: kept, and not used"
+    ]
+
+
 def rejections(space: Space, size: int | None) -> str:
     """How many architectures break a constraint, or about which share; empty where none is seen to."""
     start = time.monotonic()
@@ -164,7 +216,7 @@ def random_choices(seed: int) -> Callable[[Site], int]:
 
 def _searched(study: Study, console: Console, request: Request) -> Status:
     """Run the study under a display; Ctrl-C ends it early and tidily."""
-    records = study.store.records()
+    records = study.records()
     shows = Terminal if console.is_terminal else Lines
     trials = study.settings.trials
     display: Silent | Terminal | Lines = (
@@ -178,20 +230,17 @@ def _searched(study: Study, console: Console, request: Request) -> Status:
         return "interrupted"
 
 
-def _answered(
-    store: Store, objectives: Sequence[Objective], settings: Settings, status: Status, out: Path,
-    name: str, space: Space, console: Console,
-) -> Result:  # fmt: skip
-    records = store.records()
+def _answered(study: Study, status: Status, console: Console) -> Result:
+    records = study.records()
     result = Result(
         status=status,
-        name=name,
-        folder=out,
+        name=study.store.name,
+        folder=study.folder,
         records=tuple(records),
-        front=tuple(pareto_front(records, objectives)),
-        objectives=tuple(objectives),
-        settings=settings,
-        count=counted(space),
+        front=tuple(pareto_front(records, study.objectives)),
+        objectives=tuple(study.objectives),
+        settings=study.settings,
+        count=counted(study.space),
     )
     write_outputs(result)
     console.print(result.table())
@@ -209,6 +258,16 @@ def _signature(
         "data": dict(data),
         "objectives": [f"{o.direction} {o.text}" for o in objectives],
     }
+
+
+def _one_objective(name: str, count: int) -> ArchError:
+    return ArchError(
+        Diagnostic(
+            id="one-objective",
+            message=f"the sampler `{name}` takes one objective, and the spec has {count}",
+            help="keep one of them, or take a sampler for several: `sampler = nsga2`",
+        )
+    )
 
 
 def _unused(data: Path) -> ArchError:

@@ -33,6 +33,9 @@ class Display(Protocol):
     def ended(self, record: Record, records: Sequence[Record]) -> None:
         """A trial has ended."""
 
+    def waiting(self, records: Sequence[Record]) -> None:
+        """What is left to do is in the hands of other processes."""
+
 
 class Silent:
     """Hears and shows nothing."""
@@ -47,6 +50,9 @@ class Silent:
         """Nothing."""
 
     def ended(self, record: Record, records: Sequence[Record]) -> None:
+        """Nothing."""
+
+    def waiting(self, records: Sequence[Record]) -> None:
         """Nothing."""
 
     def __enter__(self) -> Self:
@@ -149,6 +155,11 @@ class Terminal:
             line = f"[red]trial {record.number} failed[/]: {escape(record.message)}"
             self.console.print(line, highlight=False)
 
+    def waiting(self, records: Sequence[Record]) -> None:
+        """Say so, with what the others have done."""
+        self.view.update(records, self.pace)
+        self.view.doing, self.view.detail = "waiting for the trials of other processes", ""
+
     def _render(self) -> Group:
         view = self.view
         bar = Table.grid(padding=(0, 2))
@@ -208,6 +219,9 @@ class Lines:
             f"[{self.view.done}/{self.view.trials}{left}] {in_short(record, self.view.objectives)}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
+
+    def waiting(self, records: Sequence[Record]) -> None:
+        """Nothing."""
 
 
 def _pace(trials: int, records: Sequence[Record]) -> Pace:

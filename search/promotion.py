@@ -12,6 +12,9 @@ from fractions import Fraction
 from math import ceil
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 Values: TypeAlias = Sequence[float]
 """Objective values with signs turned so that larger is better."""
 
@@ -41,13 +44,17 @@ def standings(results: Sequence[Values]) -> list[int]:
 
 def pareto_ranks(results: Sequence[Values]) -> list[int]:
     """0 for results that nothing dominates, 1 for those only rank 0 dominates, and so on."""
-    ranks: dict[int, int] = {}
-    left = set(range(len(results)))
-    while left:
-        front = {i for i in left if not any(dominates(results[j], results[i]) for j in left)}
-        ranks |= dict.fromkeys(front, max(ranks.values(), default=-1) + 1)
-        left -= front
-    return [ranks[i] for i in range(len(results))]
+    if not results:
+        return []
+    values = np.asarray(results, dtype=np.float64)
+    one, other = values[:, None, :], values[None, :, :]
+    beats: NDArray[np.bool_] = np.all(one >= other, axis=-1) & np.any(one > other, axis=-1)
+    ranks = np.full(len(values), -1)
+    rank = 0
+    while (left := ranks < 0).any():
+        ranks[left & ~beats[left].any(0)] = rank
+        rank += 1
+    return [int(each) for each in ranks]
 
 
 def dominates(one: Values, other: Values) -> bool:

@@ -7,23 +7,26 @@ memory: what is infeasible or was tried before is told to it there, and never re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archdsl.blocks.asking import Direction
 from archdsl.diagnostics import ArchError
+from archdsl.search.distributions import distribution, suggest
 from archdsl.search.promotion import standings
 from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import ARCH, Record, signed
 from archdsl.search.samplers import OptunaSampler
 from archdsl.search.seeds import seed_of
+from archdsl.search.sites import counted, every, value
+from archdsl.search.walks import MOST, Walks
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -93,15 +96,19 @@ class Proposer:
         stages: rungs of training, which say how far a trial has come.
         rank: the score that decides who is trained, if one does.
         describe: attributes every trial of an architecture begins with.
+        queue: known architectures that are tried first, and where each is from.
     """
 
     def __init__(
         self, space: Space, sampler: OptunaSampler, seed: int, directions: Sequence[Direction],
         stages: int, rank: str | None, describe: Callable[[Arch], dict[str, Any]],
+        queue: Sequence[tuple[str, Arch]] = (),
     ) -> None:  # fmt: skip
         self.space, self.sampler, self.seed = space, sampler, seed
         self.directions, self.stages, self.rank = directions, stages, rank
-        self.describe = describe
+        self.describe, self.queue = describe, queue
+        self.walks = Walks(space)
+        self._described: dict[str, Mapping[str, Any]] = {}
 
     def propose(self, records: Sequence[Record]) -> Proposal | None:
         """The next candidate, or ``None`` where every one was tried."""
@@ -109,10 +116,15 @@ class Proposer:
         taken = {record.key for record in records}
         effort = Effort()
         return (
-            self._asked(records, seed, taken, effort)
+            self._queued(taken)
+            or self._asked(records, seed, taken, effort)
             or self._drawn(seed, taken, effort)
             or self._left(taken, effort)
         )
+
+    def _queued(self, taken: Collection[str]) -> Proposal | None:
+        offers = (self._accepted(arch, taken, Effort(), origin=name) for name, arch in self.queue)
+        return next((proposal for proposal in offers if proposal), None)
 
     def _asked(
         self, records: Sequence[Record], seed: int, taken: Collection[str], effort: Effort
@@ -121,7 +133,7 @@ class Proposer:
         for _ in range(ATTEMPTS):
             trial = study.ask()
             effort.asked += 1
-            arch = fitting(self.space, partial(suggest, trial))
+            arch = self.walks.arch(partial(suggest, trial))
             found = arch and self._accepted(arch, taken, effort, _carried(study, trial))
             if found:
                 return found
@@ -150,25 +162,35 @@ class Proposer:
 
     def _accepted(
         self, arch: Arch, taken: Collection[str], effort: Effort,
-        carried: Mapping[str, Any] | None = None,
+        carried: Mapping[str, Any] | None = None, origin: str | None = None,
     ) -> Proposal | None:  # fmt: skip
         if not self.space.feasible(arch):
             effort.infeasible += 1
             return None
-        attributes = self.describe(arch)
+        attributes = self._about(arch)
         if attributes[ARCH]["key"] in taken:
             effort.duplicates += 1
             return None
-        about = {"effort": effort.as_attribute(), "carried": dict(carried or {})}
+        about: dict[str, Any] = {"effort": effort.as_attribute(), "carried": dict(carried or {})}
+        about |= {"enqueued": origin} if origin else {}
         attributes[ARCH] = {**attributes[ARCH], "proposal": about}
         walk = _Walk()
         self.space.decide(lambda site: walk.keep(site, arch.assignment[site.path]))
         return Proposal(arch, walk.params, walk.distributions, attributes)
 
+    def _about(self, arch: Arch) -> dict[str, Any]:
+        """What a trial of an architecture begins with, worked out once."""
+        place = repr(arch.assignment)
+        if len(self._described) > MOST:
+            self._described.clear()
+        if place not in self._described:
+            self._described[place] = self.describe(arch)
+        return dict(self._described[place])
+
     def _mirror(self, records: Sequence[Record], seed: int) -> Study:
         """The stored trials as the sampler should see them, in memory."""
         study = optuna.create_study(
-            directions=list(self.directions), sampler=self.sampler.make(seed)
+            directions=list(self.directions), sampler=self.sampler.make(seed, self.space)
         )
         shortfalls = self._shortfalls(records)
         study.add_trials([self._mirrored(r, shortfalls.get(r.number)) for r in records])
@@ -183,7 +205,7 @@ class Proposer:
         """
         carried = record.arch.get("proposal", {}).get("carried", {})
         known: dict[str, Any] = {
-            "params": dict(record.params),
+            "params": {path: record.params[path] for path in _in_order(record)},
             "distributions": dict(record.distributions),
             "system_attrs": dict(carried),
         }
@@ -217,81 +239,10 @@ class Proposer:
         return ((record.scores or {}).get(self.rank or "", 0.0),)
 
 
-def suggest(trial: optuna.Trial, site: Site) -> int:
-    """The sampler's decision at a site."""
-    shape = distribution(site)
-    if isinstance(shape, IntDistribution):
-        return trial.suggest_int(site.path, shape.low, shape.high)
-    assert isinstance(shape, CategoricalDistribution)
-    return shape.choices.index(trial.suggest_categorical(site.path, shape.choices))
-
-
-def distribution(site: Site) -> BaseDistribution:
-    """A site as Optuna sees it: ordered numbers by their index, other alternatives by their text."""
-    if site.kind == "range":
-        return IntDistribution(0, site.size - 1)
-    return CategoricalDistribution(labels(site))
-
-
-def value(site: Site, index: int) -> Any:
-    """An alternative in the sampler's words."""
-    return index if site.kind == "range" else labels(site)[index]
-
-
-def labels(site: Site) -> tuple[str, ...]:
-    """The alternatives as they are written, numbered where two are written alike."""
-    texts = [site.text(index) for index in range(site.size)]
-    if len(set(texts)) == len(texts):
-        return tuple(texts)
-    return tuple(f"{index}: {text}" for index, text in enumerate(texts))
-
-
-def counted(space: Space) -> int | None:
-    """How many architectures there are; ``None`` where nobody can say."""
-    try:
-        return space.count()
-    except ArchError:
-        return None
-
-
-def fitting(space: Space, choose: Callable[[Site], int]) -> Arch | None:
-    """The architecture of a chooser, or ``None`` where its choices do not fit together."""
-    try:
-        arch: Arch = space.decide(choose)
-    except ArchError:
-        return None
-    return arch
-
-
-def every(space: Space) -> Iterator[Arch]:
-    """Every architecture of a space, in the order of its choices."""
-    prefix: list[int] | None = []
-    while prefix is not None:
-        taken: list[int] = []
-        sizes: list[int] = []
-
-        def choose(
-            site: Site,
-            prefix: list[int] = prefix,
-            taken: list[int] = taken,
-            sizes: list[int] = sizes,
-        ) -> int:
-            pick = prefix[len(taken)] if len(taken) < len(prefix) else 0
-            taken.append(pick)
-            sizes.append(site.size)
-            return pick
-
-        arch = fitting(space, choose)
-        if arch is not None:
-            yield arch
-        prefix = _next(taken, sizes)
-
-
-def _next(taken: list[int], sizes: list[int]) -> list[int] | None:
-    while taken and taken[-1] + 1 >= sizes[-1]:
-        taken.pop()
-        sizes.pop()
-    return [*taken[:-1], taken[-1] + 1] if taken else None
+def _in_order(record: Record) -> Sequence[str]:
+    """The paths a record decided, in the order it did: a storage may give them in another."""
+    known = list(record.arch.get("assignment", {}))
+    return known if set(known) == set(record.params) else list(record.params)
 
 
 def _carried(study: Study, trial: optuna.Trial) -> dict[str, Any]:

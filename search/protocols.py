@@ -98,6 +98,9 @@ class Space(Protocol):
     def objectives(self) -> Sequence[Any]:
         """What to make large or small; see ``archdsl.compiler.quantities.Objective``."""
 
+    def to_json(self) -> str:
+        """The space as text, of which the compiler makes it again."""
+
     def count(self) -> int:
         """How many architectures there are, constraints aside."""
 
@@ -112,3 +115,9 @@ class Space(Protocol):
 
     def feasible(self, arch: Any) -> bool:
         """Whether it keeps every ``require``."""
+
+    def mutate(self, arch: Any, seed: int) -> Any:
+        """A feasible neighbour: one choice drawn again, and what that makes active."""
+
+    def crossover(self, a: Any, b: Any, seed: int) -> Any:
+        """A feasible child: each choice from one of the two."""

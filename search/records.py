@@ -85,7 +85,7 @@ class Record:
 
     @property
     def arch(self) -> Mapping[str, Any]:
-        """``hash``, ``key``, ``choices``, ``assignment``, ``text``, ``seed`` and ``proposal``."""
+        """What it is and where it is from, as :meth:`archdsl.search.study.Study.describe` says it."""
         arch: Mapping[str, Any] = self.attributes.get(ARCH, {})
         return arch
 

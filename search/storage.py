@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-import uuid
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archdsl.blocks.asking import Direction
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.search.journal import Journal, unwritable
-from archdsl.search.locks import Lease, alive, held
+from archdsl.search.guards import LEASE, FileGuard, Guard
+from archdsl.search.journal import Journal
 from archdsl.search.records import OUTCOME, OWNER, Owner, Record, State
 
 if TYPE_CHECKING:
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 SIGNATURE = "archdsl"
 """The study attribute that says what it is a study of."""
 
-STUDY_LOCK = "study.lock"
+BETWEEN_LOOKS = 30.0
+"""Seconds between two looks at the other studies of a storage."""
+
+LOCKS = ".locks"
+"""Folder beside a study's file, for the locks of its processes."""
+
+EDITIONS = "editions"
+"""The study attribute that lists the hashes of the specs before the present one."""
 
 STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running",
@@ -39,26 +46,33 @@ STATES: dict[TrialState, State] = {
 }
 
 
+class Lost(Exception):
+    """Another process has taken our trial over: it held us for dead."""
+
+
 class Store:
     """One study. Only trials that are really run are ever written to it.
 
     Args:
         storage: an Optuna storage.
         name: of the study in it.
-        folder: that all processes of a study share; locks and leases go there.
+        guard: keeps its processes apart.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, folder: Path) -> None:
-        self.storage, self.name, self.folder = storage, name, folder / ".locks"
-        self.lease = _new_lease(self.folder)
-        self.owner = Owner(socket.gethostname(), os.getpid(), self.lease.path.name)
+    def __init__(self, storage: BaseStorage, name: str, guard: Guard) -> None:
+        self.storage, self.name, self.guard = storage, name, guard
+        self.owner = Owner(socket.gethostname(), os.getpid(), guard.identity)
         self.id = -1
+        self._inside = 0
+        self._looked, self._others = -BETWEEN_LOOKS, dict[str, tuple[str, Record]]()
 
     def attach(self, directions: Sequence[Direction], signature: Mapping[str, Any]) -> None:
         """Find or found the study.
 
+        A study goes on with an edited spec: its ``text_hash`` alone may change.
+
         Raises:
-            ArchError: the study is one of another spec, seed or data.
+            ArchError: the study is one of other objectives, another seed or other data.
         """
         with self.exclusive():
             try:
@@ -67,16 +81,36 @@ class Store:
                 ways = [StudyDirection[way.upper()] for way in directions]
                 self.id = self.storage.create_new_study(ways, self.name)
             known = self.storage.get_study_user_attrs(self.id).get(SIGNATURE)
-            if known is None:
-                self.storage.set_study_user_attr(self.id, SIGNATURE, dict(signature))
-            elif known != dict(signature):
+            if known is not None and _fixed(known) != _fixed(signature):
                 raise _changed(self.name, known, signature)
+            if known is not None and known != dict(signature):
+                editions = [*self._editions(), known["text_hash"]]
+                self.storage.set_study_user_attr(self.id, EDITIONS, editions)
+            if known != dict(signature):
+                self.storage.set_study_user_attr(self.id, SIGNATURE, dict(signature))
+        self.guard.join(self.storage, self.id)
+
+    @property
+    def first_edition(self) -> str | None:
+        """The hash of the spec the study was begun with, if it was edited since."""
+        return next(iter(self._editions()), None)
+
+    def _editions(self) -> list[str]:
+        found: list[str] = self.storage.get_study_user_attrs(self.id).get(EDITIONS, [])
+        return found
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep every other process of the study from proposing and taking over meanwhile."""
-        with held(self.folder / STUDY_LOCK):
+        """Keep every other process of the study from deciding anything meanwhile."""
+        if self._inside:
             yield
+            return
+        with self.guard.exclusive():
+            self._inside += 1
+            try:
+                yield
+            finally:
+                self._inside -= 1
 
     def records(self) -> list[Record]:
         """All trials, by number."""
@@ -98,65 +132,109 @@ class Store:
         return self.record(self.storage.create_new_trial(self.id, template_trial=trial))
 
     def note(self, record: Record, key: str, value: Any) -> Record:
-        """Keep a measurement, and give the trial with it."""
-        self.storage.set_trial_user_attr(record.id, key, value)
-        return self.record(record.id)
+        """Keep a measurement of a trial of ours, and give the trial with it.
+
+        Raises:
+            Lost: it is not ours any more; nothing was written.
+        """
+        with self.exclusive():
+            self._check(record)
+            self.storage.set_trial_user_attr(record.id, key, value)
+            return self.record(record.id)
 
     def finish(
         self, record: Record, state: State, values: Sequence[float] | None = None,
         reason: str = "", message: str = "",
     ) -> Record:  # fmt: skip
-        """End a trial."""
-        if reason:
-            self.note(record, OUTCOME, {"reason": reason, "message": message})
-        self.storage.set_trial_state_values(record.id, TrialState[state.upper()], values)
-        return self.record(record.id)
+        """End a trial of ours.
 
-    def abandoned(self, records: Sequence[Record]) -> Record | None:
-        """The first trial whose process has died; call it inside :meth:`exclusive`."""
-        return next((r for r in records if not r.finished and not self._is_worked_on(r)), None)
+        Raises:
+            Lost: it is not ours any more; nothing was written.
+        """
+        with self.exclusive():
+            self._check(record)
+            if reason:
+                self.note(record, OUTCOME, {"reason": reason, "message": message})
+            self.storage.set_trial_state_values(record.id, TrialState[state.upper()], values)
+            return self.record(record.id)
+
+    def mark(self, key: str, value: Any) -> None:
+        """Keep something about the whole study."""
+        with self.exclusive():
+            if self.storage.get_study_user_attrs(self.id).get(key) != value:
+                self.storage.set_study_user_attr(self.id, key, value)
+
+    def elsewhere(self, key: str) -> tuple[str, Record] | None:
+        """A trial of an equal architecture in another study of the storage, the farthest, and its study."""
+        now = time.monotonic()
+        if now - self._looked > BETWEEN_LOOKS:
+            self._looked, self._others = now, dict(self._all_elsewhere())
+        return self._others.get(key)
+
+    def _all_elsewhere(self) -> Iterator[tuple[str, tuple[str, Record]]]:
+        found: dict[str, tuple[str, Record]] = {}
+        for study in self.storage.get_all_studies():
+            if study._study_id != self.id:
+                for trial in self.storage.get_all_trials(study._study_id, deepcopy=False):
+                    record = _record(trial)
+                    known = found.get(record.key)
+                    if record.scores and (known is None or len(record.rungs) > len(known[1].rungs)):
+                        found[record.key] = (study.study_name, record)
+        yield from found.items()
+
+    def abandoned(self, records: Sequence[Record]) -> list[Record]:
+        """The trials that nobody works on; call it inside :meth:`exclusive`."""
+        return [r for r in records if not r.finished and not self._is_worked_on(r)]
 
     def take_over(self, record: Record) -> Record:
         """Make a trial ours; call it inside :meth:`exclusive`."""
-        return self.note(record, OWNER, asdict(self.owner))
+        self.storage.set_trial_user_attr(record.id, OWNER, asdict(self.owner))
+        return self.record(record.id)
+
+    def park(self, record: Record) -> None:
+        """Leave a trial of ours to whoever can go on with it.
+
+        Raises:
+            Lost: it is not ours any more.
+        """
+        self.note(record, OWNER, {})
 
     def close(self) -> None:
-        """End our lease: trials we have not finished may be taken over."""
-        self.lease.release()
+        """End our signs of life: trials we have not finished may be taken over."""
+        self.guard.close()
+
+    def _check(self, record: Record) -> None:
+        now = self.record(record.id)
+        if now.finished or now.owner != self.owner:
+            raise Lost
 
     def _is_worked_on(self, record: Record) -> bool:
         owner = record.owner
-        return owner is not None and alive(self.folder / owner.lease)
+        return owner is not None and (owner == self.owner or self.guard.alive(owner.lease))
 
 
-def open_store(storage: str | None, name: str, folder: Path) -> Store:
+def open_store(storage: str | None, name: str, folder: Path, lease: float = LEASE) -> Store:
     """The study ``name`` in a storage.
 
     Args:
-        storage: a file, or ``None`` for ``study.journal`` in ``folder``.
+        storage: a journal file, or a database: ``sqlite:///FILE``, ``postgresql://…``, ``mysql://…``;
+            ``None`` for ``study.journal`` in ``folder``.
         name: of the study.
         folder: the run's folder.
+        lease: seconds of silence after which a process of a database server counts as dead.
 
     Raises:
-        ArchError: the folder or the file cannot be used.
+        ArchError: the folder, the file or the database cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is not None and "://" in storage:
-        raise _unsupported(storage)
+        from archdsl.search.databases import open_database
+
+        database, guard = open_database(storage, name, lease)
+        return Store(database, name, guard)
     place = Path(storage) if storage is not None else folder / "study.journal"
-    return Store(JournalStorage(Journal(place)), name, place.parent)
-
-
-def _new_lease(folder: Path) -> Lease:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with held(folder / STUDY_LOCK):
-            for old in folder.glob("*.lease"):
-                if not alive(old):
-                    old.unlink(missing_ok=True)
-            return Lease(folder / f"{uuid.uuid4().hex[:12]}.lease")
-    except OSError as error:
-        raise unwritable(folder, error) from None
+    guard = FileGuard(place.parent / LOCKS)
+    return Store(JournalStorage(Journal(place)), name, guard)
 
 
 def _record(trial: FrozenTrial) -> Record:
@@ -173,8 +251,13 @@ def _record(trial: FrozenTrial) -> Record:
     )
 
 
+def _fixed(signature: Mapping[str, Any]) -> dict[str, Any]:
+    """What may not change as long as a study lives."""
+    return {key: value for key, value in signature.items() if key != "text_hash"}
+
+
 def _changed(name: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> ArchError:
-    words = {"text_hash": "spec", "seed": "seed", "data": "data", "objectives": "objectives"}
+    words = {"seed": "seed", "data": "data", "objectives": "objectives"}
     differs = [word for key, word in words.items() if known.get(key) != asked.get(key)] or [
         "format"
     ]
@@ -185,16 +268,5 @@ def _changed(name: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> A
             message=f"the study `{name}` was begun with another {what}",
             help=f"begin a new study with `--study NAME`, or restore the {what} to continue this one",
             notes=("its trials are untouched",),
-        )
-    )
-
-
-def _unsupported(storage: str) -> ArchError:
-    scheme = storage.partition("://")[0]
-    return ArchError(
-        Diagnostic(
-            id="unsupported-storage",
-            message=f"studies cannot be kept in `{scheme}://` storages",
-            help="give the path of a journal file, on a disk that every process sees",
         )
     )

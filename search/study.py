@@ -8,6 +8,7 @@ where it was, and what it decides is what an undisturbed one decides.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,11 +22,13 @@ from archdsl.compiler.quantities import parts as _parts
 from archdsl.search.components import written
 from archdsl.search.files import remove, write_text
 from archdsl.search.fronts import pareto_front
+from archdsl.search.halving import Verdict, at_rung, by_score
 from archdsl.search.metrics import chosen
 from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.objectives import Objective, kept, known_costs, latencies
+from archdsl.search.placing import Edition
 from archdsl.search.progress import Display
-from archdsl.search.promotion import among_best, dominates, promoted
+from archdsl.search.promotion import dominates
 from archdsl.search.proposals import Proposer
 from archdsl.search.protocols import Arch, Space
 from archdsl.search.records import (
@@ -41,10 +44,22 @@ from archdsl.search.records import (
 )
 from archdsl.search.samplers import OptunaSampler
 from archdsl.search.seeds import seed_of
-from archdsl.search.storage import Store
+from archdsl.search.storage import Lost, Store
 from archdsl.search.worker import Failure, Worker
 
 Status = Literal["finished", "exhausted", "interrupted"]
+
+OUTSIDE = "outside"
+"""The study attribute that marks trials of earlier editions that do not lie in the present space."""
+
+FROM = "from"
+"""In a result that was not computed here: the study and the trial it is from."""
+
+MOST_WAITING = 16
+"""Trials that may wait for others before nobody proposes more: proposals without news are blind."""
+
+BETWEEN_LOOKS = 0.2
+"""Seconds between two looks at a study whose other trials are all in other processes' hands."""
 
 
 @dataclass(frozen=True)
@@ -87,34 +102,43 @@ class Study:
         worker: who scores and trains.
         folder: of the run: closed specs, checkpoints and weights go to ``trials/`` in it.
         display: what the user sees meanwhile.
+        data: what identifies each task's data.
+        queue: known architectures that are tried first, and where each is from.
     """
 
     def __init__(
         self, space: Space, settings: Settings, objectives: Sequence[Objective], store: Store,
-        worker: Worker, folder: Path, display: Display,
+        worker: Worker, folder: Path, display: Display, data: Mapping[str, str],
+        queue: Sequence[tuple[str, Arch]] = (),
     ) -> None:  # fmt: skip
         self.space, self.settings, self.objectives = space, settings, objectives
         self.store, self.worker, self.display = store, worker, display
-        self.trials = folder / "trials"
+        self.folder, self.trials = folder, folder / "trials"
         self.metrics = chosen(settings.rank)
         self.rank = settings.rank.label if settings.rank else None
         self.directions = [objective.direction for objective in objectives]
         self.proposer = Proposer(
             space, settings.sampler, settings.seed, self.directions, len(settings.rungs),
-            self.rank, self.describe,
+            self.rank, self.describe, queue,
         )  # fmt: skip
+        self.schedule = {"steps": settings.rungs[-1], "data": dict(data)}
+        self.edition = Edition(space, settings.rungs, key_of, store.first_edition)
 
     def run(self) -> Status:
-        """Work until the study has its trials, or every candidate was tried.
+        """Work until the study has its trials and all have ended, or every candidate was tried.
 
         Raises:
             ArchError: the machine does not let the study go on; what is stored is sound.
         """
         while True:
-            record, status = self._next()
-            if record is None:
-                return status
-            self._carry(record)
+            found = self._next()
+            if isinstance(found, str):
+                return found
+            if found is not None:
+                self._carry(found)
+            else:
+                self.display.waiting(self.records())
+                time.sleep(BETWEEN_LOOKS)
 
     def describe(self, arch: Arch) -> dict[str, Any]:
         """What a trial of an architecture begins with."""
@@ -125,6 +149,8 @@ class Study:
             "assignment": dict(arch.assignment),
             "text": arch.text,
             "seed": seed_of(arch.hash, arch.train.seed),
+            "schedule": self.schedule,
+            "space": self.space.text_hash,
             "versions": {"python": sys.version.split()[0], "optuna": optuna.__version__},
         }
         known = [kept(each, arch.cost) for each in arch.requirements if each.hard]
@@ -134,38 +160,87 @@ class Study:
             CONSTRAINTS: [vars(each) for each in known],
         }
 
-    def front(self, records: Sequence[Record] | None = None) -> list[Record]:
-        """Finished trials that no other beats, best first."""
-        found = self.store.records() if records is None else records
-        return pareto_front(found, self.objectives)
+    def records(self) -> list[Record]:
+        """The trials that lie in the space of the present spec, by number."""
+        return self.edition.of(self.store.records())
 
-    def _next(self) -> tuple[Record | None, Status]:
-        """A trial that lost its process, else a new one, while there are any to come."""
+    def outside(self) -> list[int]:
+        """The trials of earlier editions of the spec that do not: they are kept, marked and not used."""
         with self.store.exclusive():
             records = self.store.records()
-            if (left := self.store.abandoned(records)) is not None:
-                return self.store.take_over(left), "finished"
+            found = [record for record in records if self.edition.placed(record) is None]
+            for record in self.store.abandoned(found):
+                self.store.take_over(record)
+                what = "the spec was edited, and has this architecture no more"
+                self.store.finish(record, "pruned", None, "edited", what)
+            numbers = [record.number for record in found]
+            self.store.mark(OUTSIDE, numbers)
+        return numbers
+
+    def front(self, records: Sequence[Record] | None = None) -> list[Record]:
+        """Finished trials that no other beats, best first."""
+        found = self.records() if records is None else records
+        return pareto_front(found, self.objectives)
+
+    def _next(self) -> Record | Status | None:
+        """A trial to go on with, else a new one; how the study ended; ``None`` where others are at it."""
+        with self.store.exclusive():
+            records = self.records()
+            left = self.store.abandoned(records)
+            if (ready := next((r for r in left if self._ready(r, records)), None)) is not None:
+                self.store.take_over(ready)
+                return self._mine(ready)
+            running = sum(not record.finished for record in records)
             if len(records) >= self.settings.trials:
-                return None, "finished"
+                return "finished" if not running else None
+            if len(left) >= MOST_WAITING:
+                return None
             self.display.stage(len(records), "proposing")
             proposal = self.proposer.propose(records)
             if proposal is None:
-                return None, "exhausted"
-            return self.store.create(proposal), "finished"
+                return "exhausted" if not running else None
+            return self.store.create(proposal)
+
+    def _mine(self, record: Record) -> Record:
+        """A trial as it is now, in the words of the space."""
+        found = self.edition.placed(self.store.record(record.id))
+        assert found is not None
+        return found
+
+    def _ready(self, record: Record, records: Sequence[Record]) -> bool:
+        """Whether something can be done for a trial: its next decision does not wait for others."""
+        if record.scores is None:
+            return True
+        if not record.rungs:
+            return self._worth_training(record, records) != "wait"
+        return self._goes_on(record, len(record.rungs) - 1, records) != "wait"
 
     def _carry(self, record: Record) -> None:
         """Take a trial through the stages it has not passed."""
         write_text(self._file(record, "arch"), str(record.arch["text"]))
         try:
-            record = self._through(record)
-        except Failure as failure:
-            record = self.store.finish(record, "fail", None, failure.reason, failure.message)
-        self._clean(record)
-        self.display.ended(record, self.store.records())
+            ended = self._tried(record)
+        except Lost:
+            return
+        if ended is None:
+            return
+        self._clean()
+        self.display.ended(ended, self.records())
 
-    def _through(self, record: Record) -> Record:
+    def _tried(self, record: Record) -> Record | None:
+        """The trial when it has ended; ``None`` where it waits for others."""
+        try:
+            return self._through(record)
+        except Failure as failure:
+            return self.store.finish(record, "fail", None, failure.reason, failure.message)
+
+    def _through(self, record: Record) -> Record | None:
         record = self._scored(record)
-        if not self._worth_training(record):
+        verdict = self._worth_training(record, self.records())
+        if verdict == "wait":
+            self.store.park(record)
+            return None
+        if verdict == "cut":
             what = f"its {self.rank} is not among the best {self.settings.promote} so far"
             return self.store.finish(record, "pruned", None, "rank", what)
         record = self._measured(record)
@@ -173,7 +248,11 @@ class Study:
             return self.store.finish(record, "pruned", None, "constraint", broken)
         for rung in range(len(self.settings.rungs)):
             record = self._trained(record, rung)
-            if not self._goes_on(record, rung):
+            verdict = self._goes_on(record, rung, self.records())
+            if verdict == "wait":
+                self.store.park(record)
+                return None
+            if verdict == "cut":
                 what = f"behind others after {self.settings.rungs[rung]} steps"
                 return self.store.finish(record, "pruned", None, "rung", what)
         record = self._kept(record)
@@ -182,32 +261,58 @@ class Study:
     def _scored(self, record: Record) -> Record:
         if record.scores is not None:
             return record
+        if known := self._known_scores(record):
+            return self._noted(record, SCORES, known)
         self.display.stage(record.number, "scoring")
         metrics = [written(metric) for metric in self.metrics]
         result = self._ask(record, {"do": "score", "metrics": metrics})
         about = {"torch": self.worker.about["torch"], "device": self.worker.about["device"]}
         found = {"values": result["scores"], "seconds": result["seconds"], **about}
-        return self.store.note(record, SCORES, found)
+        return self._noted(record, SCORES, found)
 
-    def _worth_training(self, record: Record) -> bool:
+    def _worth_training(self, record: Record, records: Sequence[Record]) -> Verdict:
         """Whether its score is among the best so far; what was trained already goes on."""
         if self.rank is None or record.rungs:
-            return True
-        others = [r.scores[self.rank] for r in self._others(record) if r.scores]
-        assert record.scores is not None
-        return among_best(record.scores[self.rank], others, self.settings.promote)
+            return "on"
+        return by_score(record, records, self.rank, self.settings.promote)
 
     def _trained(self, record: Record, rung: int) -> Record:
         if record.rung(rung) is not None:
             return record
-        self.display.stage(record.number, "training", self.settings.rungs[rung])
-        result = self._ask(record, {"do": "train", "rung": rung})
+        result: Mapping[str, Any] | None = self._known_rung(record, rung)
+        if result is None:
+            self.display.stage(record.number, "training", self.settings.rungs[rung])
+            result = self._ask(record, {"do": "train", "rung": rung})
         found = {
             "step": self.settings.rungs[rung],
             "objectives": self._values(record, result["measures"]),
-            **{key: result[key] for key in ("measures", "curves", "seconds")},
+            **{
+                key: result[key] for key in ("measures", "curves", "seconds", FROM) if key in result
+            },
         }
-        return self.store.note(record, rung_key(rung), found)
+        return self._noted(record, rung_key(rung), found)
+
+    def _noted(self, record: Record, key: str, value: Any) -> Record:
+        self.store.note(record, key, value)
+        return self._mine(record)
+
+    def _known_scores(self, record: Record) -> dict[str, Any] | None:
+        """The scores of an equal architecture in another study of the storage, if all are there."""
+        origin = self.store.elsewhere(record.key)
+        if origin is None or any(m.label not in (origin[1].scores or {}) for m in self.metrics):
+            return None
+        return {**origin[1].attributes[SCORES], "seconds": 0.0, FROM: [origin[0], origin[1].number]}
+
+    def _known_rung(self, record: Record, rung: int) -> dict[str, Any] | None:
+        """What an equal architecture reached in another study by the same schedule, if it did."""
+        origin = self.store.elsewhere(record.key)
+        if origin is None or origin[1].arch.get("schedule") != self.schedule:
+            return None
+        for number, result in enumerate(origin[1].rungs):
+            if result.step == self.settings.rungs[rung]:
+                found = origin[1].attributes[rung_key(number)]
+                return {**found, "seconds": 0.0, FROM: [origin[0], origin[1].number]}
+        return None
 
     def _values(self, record: Record, measures: Mapping[str, float]) -> list[float]:
         cost = self._arch(record).cost
@@ -229,7 +334,7 @@ class Study:
             return record
         self.display.stage(record.number, "measuring")
         result = self._ask(record, {"do": "latency", "asked": asked})
-        return self.store.note(record, MEASURED, result["latencies"])
+        return self._noted(record, MEASURED, result["latencies"])
 
     def _broken(self, record: Record) -> str | None:
         """The soft constraint a trial turned out to break."""
@@ -240,17 +345,13 @@ class Study:
                 return f"it does not keep `{each.text}`: {found.left:.4g}"
         return None
 
-    def _goes_on(self, record: Record, rung: int) -> bool:
+    def _goes_on(self, record: Record, rung: int, records: Sequence[Record]) -> Verdict:
         """Whether it is among the best at a rung so far; the last rung is nobody's end."""
         rungs = self.settings.rungs
         if rung == len(rungs) - 1 or record.rung(rung + 1) is not None:
-            return True
-        others = [found.objectives for r in self._others(record) if (found := r.rung(rung))]
-        result = record.rung(rung)
-        assert result is not None
-        turned = [signed(values, self.directions) for values in others]
+            return "on"
         share = Fraction(rungs[rung], rungs[rung + 1])
-        return promoted(signed(result.objectives, self.directions), turned, share)
+        return at_rung(record, records, rung, share, self.directions)
 
     def _kept(self, record: Record) -> Record:
         """Keep the weights of a trial that no finished one beats, and what its model writes."""
@@ -262,14 +363,18 @@ class Study:
         weights = str(self._file(record, "safetensors"))
         answer = self._ask(record, {"do": "keep", "weights": weights})
         sample = answer.get("sample")
-        return self.store.note(record, SAMPLE, sample) if sample else record
+        return self._noted(record, SAMPLE, sample) if sample else record
 
     def _ask(self, record: Record, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Have the worker do something for a trial within what is left of its time."""
+        """Have the worker do something for a trial within what is left of its time.
+
+        A worker that is killed may be an accident of the machine's; killed twice, it is the candidate.
+        """
         settings = self.settings
         about = {
             "trial": record.number,
             "arch": record.arch["text"],
+            "assignment": record.arch["assignment"],
             "seed": record.arch["seed"],
             "device": settings.device,
             "data": str(settings.data) if settings.data else None,
@@ -278,25 +383,26 @@ class Study:
             "checkpoint": str(self._file(record, "checkpoint")),
         }
         left = max(1.0, settings.timeout - record.seconds)
+        try:
+            return self.worker.request({**about, **request}, left, self.display.step)
+        except Failure as failure:
+            if failure.reason != "killed":
+                raise
         return self.worker.request({**about, **request}, left, self.display.step)
-
-    def _others(self, record: Record) -> list[Record]:
-        """What a trial is compared with: all that did not fail."""
-        records = self.store.records()
-        return [r for r in records if r.number != record.number and r.state != "fail"]
 
     def _file(self, record: Record, kind: str) -> Path:
         return trial_file(self.trials, record.number, kind)
 
-    def _clean(self, record: Record) -> None:
-        """Remove the ended trial's checkpoints, and weights that something beats by now."""
-        for path in self.trials.glob(f"{record.number:04d}-*.checkpoint"):
-            remove(path)
-        records = self.store.records()
+    def _clean(self) -> None:
+        """Remove the checkpoints of ended trials, and weights that something beats by now."""
+        records = self.records()
+        ended = {record.number for record in records if record.finished}
         best = {front.number for front in self.front(records)}
-        beaten = {r.number for r in records if r.finished} - best
+        for path in self.trials.glob("*.checkpoint"):
+            if trial_number(path) in ended:
+                remove(path)
         for path in self.trials.glob("*.safetensors"):
-            if trial_number(path) in beaten:
+            if trial_number(path) in ended - best:
                 remove(path)
 
 

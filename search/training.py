@@ -77,6 +77,7 @@ class Trainer:
         while self.step < until:
             rate = self._set_rate()
             tokens, targets = self._batch()
+            self.model.number = self.step  # what the model draws in a step depends on its number
             with _drawing_from(self):
                 loss = self.model.loss(tokens, targets)
                 self.optimizer.zero_grad(set_to_none=True)

@@ -48,15 +48,18 @@ class Worker:
         loader: ``module:function`` that makes an architecture of a closed text.
         threads: of torch; ``None`` leaves them to torch.
         memory: bytes it may allocate; ``None`` takes most of what is free.
+        space: the space as JSON, so that candidates need not be parsed; ``None`` parses each one's text.
     """
 
     def __init__(
         self, log: Path, loader: str = LOADER, threads: int | None = None,
-        memory: int | None = None,
+        memory: int | None = None, space: str | None = None,
     ) -> None:  # fmt: skip
         self.log = log
         self.about: Mapping[str, Any] = {}
-        self._options = {"loader": loader, "threads": threads, "memory": memory}
+        self._options = {
+            "loader": loader, "threads": threads, "memory": memory, "space": space,
+        }  # fmt: skip
         self._process: subprocess.Popen[str] | None = None
         self._messages: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
 
@@ -66,11 +69,12 @@ class Worker:
         self._messages = queue.Queue()
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, json.dumps(self._options)],
+                [sys.executable, "-c", PROGRAM],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1,
-                encoding="utf-8", env=_environment(), start_new_session=True,
+                encoding="utf-8", env=environment(), start_new_session=True,
             )  # fmt: skip
         assert self._process.stdout is not None
+        self._send(self._options)
         reader = threading.Thread(
             target=_read, args=(self._process.stdout, self._messages), daemon=True
         )
@@ -181,7 +185,7 @@ def _close(stream: IO[str] | None) -> None:
         pass
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, with modules found where we find them."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
 

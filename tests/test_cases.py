@@ -34,6 +34,7 @@ TESTED_ELSEWHERE = {
     "bad-utf8",
     "control-character",
     "file-too-large",
+    "keys-disagree",
     "missing-file",
     "nested-too-deeply",
     "not-a-file",
@@ -42,13 +43,16 @@ TESTED_ELSEWHERE = {
     "requirement-broken",
     "too-entangled",
     "too-many-files",
+    "unknown-benchmark",
     "unknown-binding",
+    "unknown-pattern",
     "unreadable-file",
     "wrong-assignment",
 }
 """Ids that checking one text in a Markdown file cannot show: of files, and of calls on a space.
 
-``tests/grammar/test_syntax_text.py``, ``tests/compiler`` and ``tests/search`` show them.
+``tests/grammar/test_syntax_text.py``, ``tests/compiler``, ``tests/search`` and ``tests/test_patterns.py``
+show them.
 """
 
 _BLOCK = re.compile(r"^```(?P<info>[^\n]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -151,7 +151,8 @@ def test_check_of_bytes_that_are_not_text(files):
         "bytes.arch:1:9: error[bad-utf8]"
         in failed("check", "bytes.arch", "--format", "concise").stdout
     )
-    assert "<stdin>:1:9" in failed("check", "-", stdin=b"model { \xff }").stdout
+    told = failed("check", "-", "--format", "concise", stdin=b"model { \xff }").stdout
+    assert told.startswith("<stdin>:1:9: error[bad-utf8]")
 
 
 def test_check_of_a_file_that_is_not_there(files):
@@ -325,6 +326,17 @@ def test_cost_of_one_architecture(files):
     assert f"{cost.params:,}" in shown
 
 
+def test_cost_at_a_number_of_iterations(files):
+    looped = CLOSED.replace("repeat(2)", "loop(2)")
+    (files / "loop.arch").write_text(looped)
+    two, eight = (
+        json.loads(succeeded("cost", "loop.arch", *given, "--format", "json").stdout)
+        for given in ((), ("--times", "8"))
+    )
+    assert eight["params"] == two["params"]
+    assert eight["state_bytes"] == 4 * two["state_bytes"]
+
+
 def test_cost_of_a_space(files):
     (files / "some.arch").write_text(SPACE + "require params <= 30K\n")
     found = json.loads(succeeded("cost", "some.arch", "--format", "json").stdout)
@@ -444,13 +456,15 @@ def searched(monkeypatch):
 def test_search_hands_everything_on(files, searched):
     succeeded(
         "search", "space.arch", "--data", "text.txt", "--trials", "3", "--out", "here", "--seed", "5",
-        "--storage", "all.journal", "--study", "mine", "--device", "cpu", "--quiet",
+        "--storage", "all.journal", "--study", "mine", "--device", "cpu", "--quiet", "--jobs", "2",
+        "--lease", "30", "--enqueue", "known.arch",
     )  # fmt: skip
     [(spec, settings)] = searched
     assert str(spec) == "space.arch"
     assert {name: value if isinstance(value, int) else str(value) for name, value in settings.items()} == {
         "data": "text.txt", "trials": 3, "out": "here", "seed": 5, "storage": "all.journal",
-        "study": "mine", "device": "cpu", "quiet": True,
+        "study": "mine", "device": "cpu", "quiet": True, "jobs": 2, "lease": "30.0",
+        "enqueue": "(PosixPath('known.arch'),)",
     }  # fmt: skip
 
 

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from archdsl.blocks.base import Builder, Children, Count, Invalid, Layer, Value, divides, features
 from archdsl.blocks.op import Type
-from archdsl.blocks.ops.attention import SoftmaxAttention
+from archdsl.blocks.ops.attention import SoftmaxAttention, ValueMix
 from archdsl.blocks.ops.dense import Linear
+from archdsl.blocks.ops.relative import RelativeAttention
 
 
 class Attention(Layer):
     """Multi-head attention (arXiv 1706.03762) on PyTorch's fused kernel.
 
     ``kv_heads`` fewer than ``heads`` groups the queries (arXiv 2305.13245); ``window`` keeps that
-    many keys including the token's own; ``rope`` is arXiv 2104.09864, ``alibi`` arXiv 2108.12409.
+    many keys including the token's own; ``rope`` is arXiv 2104.09864, ``alibi`` arXiv 2108.12409,
+    ``relative`` arXiv 1901.02860. A ``weighted`` product has one more matrix between queries and keys
+    (arXiv 1508.04025 §3.1). ``value_residual`` mixes the values with those of the first such layer, in
+    halves or with two learned weights (arXiv 2410.17897).
     """
 
     name: ClassVar[str] = "attention"
     heads: Count
     kv_heads: Count | None = None
     head_dim: Count | None = None
-    position: Literal["none", "rope", "alibi"] = "none"
+    position: Literal["none", "rope", "alibi", "relative"] = "none"
     base: Count = 10_000
     window: Count | None = None
     causal: bool = True
     qk_norm: bool = False
     bias: bool = False
+    product: Literal["scaled", "weighted"] = "scaled"
+    value_residual: Literal["none", "half", "learned"] = "none"
 
     def verify(self) -> None:
         """Grouped heads share evenly."""
@@ -55,17 +61,28 @@ class Attention(Layer):
             build.add(Linear(width_in=width, width_out=n * size, bias=self.bias), stream, name=name)
             for name, n in (("query", self.heads), ("key", kv_heads), ("value", kv_heads))
         )
-        core = SoftmaxAttention(
-            heads=self.heads,
-            kv_heads=kv_heads,
-            head_dim=size,
-            position=self.position,
-            base=self.base,
-            window=self.window,
-            causal_=self.causal,
-            qk_norm=self.qk_norm,
-        )
-        mixed = build.add(core, query, key, value, name="core")
+        if self.value_residual != "none":
+            mix = ValueMix(width=kv_heads * size, learned=self.value_residual == "learned")
+            value = build.add(mix, value, name="value_mix")
+        if self.product == "weighted":
+            between = Linear(width_in=self.heads * size, width_out=self.heads * size)
+            query = build.add(between, query, name="weight")
+        mixed = build.add(self._core(width, size), query, key, value, name="core")
         return build.add(
             Linear(width_in=self.heads * size, width_out=width, bias=self.bias), mixed, name="out"
         )
+
+    def _core(self, width: int, size: int) -> SoftmaxAttention:
+        """The operation over projected streams, ``size`` channels a head."""
+        settings: dict[str, Any] = {
+            "heads": self.heads,
+            "kv_heads": self.kv_heads or self.heads,
+            "head_dim": size,
+            "base": self.base,
+            "window": self.window,
+            "causal_": self.causal,
+            "qk_norm": self.qk_norm,
+        }
+        if self.position == "relative":
+            return RelativeAttention(width=width, **settings)
+        return SoftmaxAttention(position=self.position, **settings)

@@ -7,8 +7,8 @@ arguments, a field without a default is required, a field's type says what may b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -16,7 +16,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from archdsl.blocks.op import Op, Type
 
-Kind = Literal["layer", "memory", "bias", "retention", "learner", "task", "sampler", "metric"]
+Kind = Literal[
+    "layer",
+    "memory",
+    "bias",
+    "retention",
+    "learner",
+    "draw",
+    "halting rule",
+    "task",
+    "sampler",
+    "metric",
+]
 """The places a component may stand in; a name may mean different things in different places."""
 
 LARGEST = 2**31 - 1
@@ -45,6 +56,14 @@ Real = Annotated[
 Word = Annotated[str, Field(pattern="^[a-z_][a-z0-9_]*$")]
 """A bare name taken as it stands: a label, a state of a cell. (A plain ``str`` is a quoted string.)"""
 
+
+@dataclass(frozen=True)
+class Formula:
+    """Marks a field that holds an expression of ``blocks.equations`` over some names."""
+
+    names: tuple[str, ...]
+
+
 Activation = Literal[
     "none", "silu", "gelu", "relu", "relu2", "sigmoid", "tanh", "elu1", "softplus", "leaky_relu"
 ]
@@ -54,7 +73,7 @@ Activation = Literal[
 class Ratio(BaseModel):
     """``3:1``: whole parts, at least two, at least one positive."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
     parts: tuple[int, ...]
 
     def __str__(self) -> str:
@@ -112,16 +131,28 @@ class Builder(Protocol):
     def add_many(self, op: Op, *inputs: Value, name: str | None = None) -> tuple[Value, ...]:
         """Add an operation with several outputs."""
 
+    def changed(self, region: Region, change: Callable[[Op], Op]) -> Region:
+        """A lowered child with another operation in the place of each, wherever it stands inside."""
+
     @property
     def policy(self) -> ResidualPolicy | None:
         """How ``residual`` joins its branch, where a surrounding region decides it."""
 
 
 class ResidualPolicy(Protocol):
-    """A region's way to join a residual branch (hyper-connections …); ``None`` is plain addition."""
+    """A region's way to join a residual branch (hyper-connections …); ``None`` is plain addition.
 
-    def join(self, build: Builder, stream: Value, branch: Region, name: str) -> Value:
-        """Lower one residual branch on the region's streams."""
+    Equal ones are the same policy: they are compared by value.
+    """
+
+    def join(
+        self,
+        build: Builder,
+        stream: Value,
+        branch: Region,
+        scaled: Callable[[Builder, Value], Value],
+    ) -> Value:
+        """Lower one residual branch on the region's streams; ``scaled`` adds its scale."""
 
 
 class Children(Protocol):
@@ -138,16 +169,32 @@ class Children(Protocol):
         """
 
 
+Rule = Callable[[Any], Iterable["Invalid"]]
+"""A part of ``Component.verify``: a component's complaints."""
+
+
 class Component(BaseModel):
     """Anything with a name and parameters. ``name`` and ``kind`` say where it may be written."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
 
     def verify(self) -> None:
         """Raise :class:`Invalid` where the arguments do not fit each other."""
+        for rule in self.rules():
+            for complaint in rule(self):
+                raise complaint
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        """The parts of ``verify``, where it has many that read a few arguments each.
+
+        A check asks each for every combination of the arguments it reads: many small ones instead of
+        one large one. Each gives complaints, of which the first counts.
+        """
+        return ()
 
 
 class Layer(Component):
@@ -160,6 +207,10 @@ class Layer(Component):
 
     kind: ClassVar[Kind] = "layer"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "none"
+    routes: ClassVar[frozenset[str]] = frozenset()
+    """The routed containers it may stand in: its operations know what rows that are not text mean."""
+    remembers: ClassVar[bool] = False
+    """Whether it has a memory that ``mom`` can have several of."""
 
     def warnings(self, labels: Sequence[str | None]) -> Sequence[Invalid]:
         """What is legal and yet perhaps not meant; ``labels`` are the children's."""
@@ -168,6 +219,17 @@ class Layer(Component):
     def infer(self, stream: Type) -> Type:
         """The type behind the layer; raises :class:`Invalid` where the stream does not fit."""
         return stream
+
+    def enter(self, stream: Type) -> Type:
+        """:meth:`infer`, where the layer may stand at all."""
+        if stream.routed is None:
+            return self.infer(stream)
+        if stream.routed.within not in self.routes:
+            raise not_routable(self.name, stream.routed.within)
+        found = self.infer(stream)
+        return (
+            replace(found, routed=replace(stream.routed, written=True)) if self.remembers else found
+        )
 
     def visits(self, labels: Sequence[str | None]) -> Sequence[tuple[int, ...]]:
         """What a container runs: each visit is the indices of the children it runs in sequence.
@@ -185,8 +247,11 @@ class Layer(Component):
         raise AssertionError(f"{type(self).__name__} does not say how it is lowered")
 
 
-def features(stream: Type, name: str) -> int:
-    """Width of a feature stream; a layer before ``embed`` or behind the head is a mistake."""
+def features(stream: Type, name: str, *, streams: bool = False) -> int:
+    """Width of a feature stream; a layer before ``embed`` or behind the head is a mistake.
+
+    So is one on several residual streams, but for containers that say ``streams``.
+    """
     if stream.kind == "tokens":
         raise Invalid(
             "no-features", f"`{name}` stands before `embed`, where there are only tokens",
@@ -197,7 +262,43 @@ def features(stream: Type, name: str) -> int:
             "behind-head", f"`{name}` stands behind the head, where there are only logits",
             help="put the head last",
         )  # fmt: skip
+    if stream.streams > 1 and not streams:
+        raise Invalid(
+            "several-streams",
+            f"`{name}` stands on {stream.streams} residual streams, of which it takes one",
+            help=f"put it into a branch: `residual {{ {name} }}`",
+        )
     return stream.width
+
+
+ROUTABLE = {
+    "mom": (
+        "a token is sent to some of the memories, and this layer needs every token of the text",
+        "put one recurrent mixer there (`miras`, a `cell`, or a named one such as `gla`), and this"
+        " outside",
+    ),
+    "moe": (
+        "an expert works on single tokens with weights of its own, and this layer is no such thing",
+        "put `swiglu`, `mlp`, `linear` and `activation` there, and this outside",
+    ),
+}
+"""Why a layer may not stand in a routed container, and what to write instead."""
+
+
+def not_routable(name: str, within: str) -> Invalid:
+    """The complaint of a layer that cannot stand in a routed container."""
+    why, help = ROUTABLE[within]
+    return Invalid("not-routable", f"`{name}` cannot stand inside `{within}`: {why}", help=help)
+
+
+def nothing_to_decay(name: str) -> Invalid:
+    """The complaint of a memory that is to forget while it idles, and cannot."""
+    return Invalid(
+        "nothing-to-decay",
+        f"`idle = decay` needs a decay a head or channel that stands ahead of the write, and this `{name}`"
+        " has none",
+        help="write `idle = keep`, or give the mixer `retention = decay(per = head)` and `read = after`",
+    )
 
 
 def divides(part: int, whole: int, argument: str, what: str) -> int:

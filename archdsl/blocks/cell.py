@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SkipValidation
@@ -18,8 +19,9 @@ from archdsl.blocks.base import (
     Word,
     divides,
     features,
+    nothing_to_decay,
 )
-from archdsl.blocks.cell_analysis import Analysis, calls
+from archdsl.blocks.cell_analysis import Analysis, analysed, calls
 from archdsl.blocks.equations import DRAWS, Apply, Assignment, Expression, Name, text
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.cell import CellRecurrence
@@ -36,6 +38,8 @@ class Cell(Layer):
 
     name: ClassVar[str] = "cell"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "equations"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom"})
+    remembers: ClassVar[bool] = True
     state: Annotated[tuple[Word, ...], Field(min_length=1)]
     output: Word
     width: Count | None = None
@@ -46,6 +50,8 @@ class Cell(Layer):
     def infer(self, stream: Type) -> Type:
         """Features of the cell's width; ``x`` itself may only stand where the widths agree."""
         width_in = features(stream, self.name)
+        if stream.routed is not None and stream.routed.idle == "decay":
+            raise nothing_to_decay(self.name)
         width = self.width or width_in
         divides(self.heads, width, "heads", "the cell's width")
         self._check_functions()
@@ -129,10 +135,10 @@ class Cell(Layer):
                 help="write `sum(…)` around it",
             )
 
-    @property
+    @cached_property
     def analysis(self) -> Analysis:
         """What the equations are."""
-        return Analysis(self.state, self.output, self.equations)
+        return analysed(self.state, self.output, self.equations)
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """One operation."""

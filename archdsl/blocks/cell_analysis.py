@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import count, permutations
 
 from archdsl.blocks.equations import (
@@ -101,6 +101,12 @@ class Scan:
     rest: tuple[Expression, ...]
 
 
+@lru_cache(maxsize=256)
+def analysed(states: tuple[str, ...], output: str, equations: tuple[Assignment, ...]) -> Analysis:
+    """The analysis of a cell, shared by all layers and operations that hold the same equations."""
+    return Analysis(states, output, equations)
+
+
 @dataclass(frozen=True)
 class Analysis:
     """The single-assignment form of a cell's equations, and what follows from it.
@@ -177,6 +183,24 @@ class Analysis:
     def timeless(self, expression: Expression) -> bool:
         """Whether a value is the same at every step: made of numbers and parameters."""
         return not _sources(expression, self._sources)
+
+    @cached_property
+    def multiplies(self) -> bool:
+        """Whether the output is reached through a product of two values that change with the token."""
+        return self._multiplies(Name(self.final[self.output]), set())
+
+    def _multiplies(self, expression: Expression, seen: set[str]) -> bool:
+        match expression:
+            case Name(name) if name in self.assignments and name not in seen:
+                seen.add(name)
+                return self._multiplies(self.assignments[name], seen)
+            case Apply("mul", arguments) if not any(map(self.timeless, arguments)):
+                return True
+            case Apply("div", (_, divisor)) if not self.timeless(divisor):
+                return True
+            case Apply(_, arguments):
+                return any(self._multiplies(argument, seen) for argument in arguments)
+        return False
 
     def axes(self, expression: Expression) -> frozenset[str]:
         """What a value has an element for, of ``channel`` and ``copy``, where channels have copies."""

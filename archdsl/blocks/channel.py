@@ -21,6 +21,7 @@ class SwiGLU(Layer):
     """
 
     name: ClassVar[str] = "swiglu"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom", "moe"})
     expand: Expand = Fraction(8, 3)
     activation: Activation = "silu"
     bias: bool = False
@@ -46,6 +47,7 @@ class MLP(Layer):
     """``W_down f(W_up x)``."""
 
     name: ClassVar[str] = "mlp"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom", "moe"})
     expand: Expand = Fraction(4)
     activation: Activation = "gelu"
     bias: bool = False

@@ -6,7 +6,16 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from archdsl.blocks.base import Activation, Builder, Children, Invalid, Layer, Value, features
+from archdsl.blocks.base import (
+    Activation,
+    Builder,
+    Children,
+    Invalid,
+    Layer,
+    Value,
+    features,
+    not_routable,
+)
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.dense import Convolution
 
@@ -20,6 +29,7 @@ class Conv(Layer):
     """
 
     name: ClassVar[str] = "conv"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     kernel: Kernel
     dilation: Kernel = 1
     activation: Activation = "none"
@@ -39,6 +49,8 @@ class Conv(Layer):
     def infer(self, stream: Type) -> Type:
         """Any features."""
         features(stream, self.name)
+        if stream.routed is not None and not self.causal:
+            raise not_routable(self.name, stream.routed.within)
         return stream
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:

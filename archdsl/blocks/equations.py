@@ -41,11 +41,11 @@ Uniform between two numbers, normal, evenly spaced from one number to another, `
 positive frequencies of HiPPO-LegS's normal part (arXiv 2208.04933 §3.2) in rising order.
 """
 
-LINEAR_OPTIONS = ("bias", "diagonal", "blocks", "copies", "rank", "init", "gain")
+LINEAR_OPTIONS = ("bias", "diagonal", "blocks", "copies", "rank", "init", "bias_init", "gain")
 """``linear(…, bias = false)``; ``diagonal`` is one weight a channel (``a ⊙ h``), ``blocks`` a block a
 head, ``rank`` a product of two thin matrices, ``copies`` gives one number a copy in place of a channel.
-``init`` is normal or uniform with the variance (or bound) of one over the inputs, or zeros; ``gain``
-multiplies it."""
+``init`` is normal or uniform with the variance (or bound) of one over the inputs, or zeros; ``bias_init``
+is the same for the bias, by default zeros; ``gain`` multiplies both."""
 
 PARAMETER_OPTIONS = ("copies",)
 """``copies = true`` is one number a channel and copy."""
@@ -147,16 +147,50 @@ def _bracket(body: str, needed: bool) -> str:
 
 
 def number_text(value: Fraction) -> str:
-    """A number as the language spells it: ``3``, ``0.125``, ``8/3``; parses back to the same value."""
+    """A number as the language spells it: ``3``, ``0.125``, ``8/3``, ``1e-300``.
+
+    It parses back to the same value where :func:`spellable` says so.
+    """
     if value.denominator == 1:
-        return str(value.numerator)
+        return _whole_text(value.numerator)
     rest, twos, fives = value.denominator, 0, 0
     while rest % 2 == 0:
         rest, twos = rest // 2, twos + 1
     while rest % 5 == 0:
         rest, fives = rest // 5, fives + 1
     places = max(twos, fives)
+    if rest == 1 and places > 12:
+        mantissa = _mantissa(value.numerator * 10**places // value.denominator)
+        if len(str(abs(mantissa[0]))) <= LONGEST:
+            return f"{mantissa[0]}e{mantissa[1] - places}"
     if rest != 1 or places > 12:
-        return str(value)
+        return f"{_whole_text(value.numerator)}/{_whole_text(value.denominator)}"
     digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
     return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
+
+
+LONGEST = 30
+"""How many digits a number of the language has at most, powers of ten behind them aside."""
+
+
+def spellable(value: Fraction) -> bool:
+    """Whether a number can be written down: as digits and a power of ten, or one such over another."""
+    return all(
+        len(digits.lstrip("-")) <= LONGEST and abs(int(power or "0")) <= 300
+        for part in number_text(value).split("/")
+        for digits, _, power in [part.replace(".", "").partition("e")]
+    )
+
+
+def _whole_text(value: int) -> str:
+    if abs(value) < 10**LONGEST:
+        return str(value)
+    digits, power = _mantissa(value)
+    return f"{digits}e{power}"
+
+
+def _mantissa(value: int) -> tuple[int, int]:
+    """Digits without zeros at their end, and the power of ten they are times."""
+    text = str(value)
+    digits = text.rstrip("0") or "0"
+    return int(digits), len(text) - len(digits)

@@ -34,6 +34,7 @@ class Gated(Layer):
 
     name: ClassVar[str] = "gated"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "layers"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     expand: Expand = Fraction(1)
     activation: Activation = "silu"
     conv: Kernel | None = None
@@ -53,7 +54,7 @@ class Gated(Layer):
                 f"`gated` needs layers that keep their width, and these make {inner} into {outputs[0]}",
                 help=f"bring it back with `linear(dim = {inner.width})`",
             )
-        return stream
+        return replace(stream, routed=outputs[0].routed)
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """Two projections, a convolution, the layers, a gate, one projection."""

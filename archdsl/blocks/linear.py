@@ -14,6 +14,7 @@ class Linear(Layer):
     """``W x (+ b)``; ``dim`` is the new width of the stream, by default the old one."""
 
     name: ClassVar[str] = "linear"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom", "moe"})
     dim: Count | None = None
     bias: bool = False
 
@@ -32,6 +33,7 @@ class ActivationLayer(Layer):
     """An elementwise function of the stream."""
 
     name: ClassVar[str] = "activation"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom", "moe"})
     function: Activation
 
     def infer(self, stream: Type) -> Type:

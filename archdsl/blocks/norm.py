@@ -39,6 +39,7 @@ class RMSNorm(_Norm):
     """``x / rms(x) · g``."""
 
     name: ClassVar[str] = "rms_norm"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     form: ClassVar[Literal["rms", "layer"]] = "rms"
     eps: Epsilon = Fraction(1, 10**6)
     bias: bool = False
@@ -48,6 +49,7 @@ class LayerNorm(_Norm):
     """``(x - mean) / sd · g + b``."""
 
     name: ClassVar[str] = "layer_norm"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     form: ClassVar[Literal["rms", "layer"]] = "layer"
     eps: Epsilon = Fraction(1, 10**5)
     bias: bool = True

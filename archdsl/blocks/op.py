@@ -8,7 +8,7 @@ its matrix-product FLOPs, and where its ``nn.Module`` lives. A fused operation i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar, Literal
 
@@ -26,6 +26,47 @@ BYTES = {
 }
 
 
+Form = Literal["text", "every", "packed"]
+
+
+@dataclass(frozen=True)
+class Routed:
+    """How a value stands inside a container that routes tokens to memories or experts.
+
+    Args:
+        within: the container's name.
+        copies: memories (or experts), the shared ones included.
+        chosen: copies a token goes to, the shared ones included.
+        form: ``text`` is one row a token ``[B, T, D]``; ``every`` one a token and copy
+            ``[B, T·copies, D]``; ``packed`` one a token and copy it goes to, sorted by (copy, sequence)
+            ``[1, chosen·B·T, D]``.
+        own: whether each memory has projections of its own.
+        neighbours: what a convolution in front of a memory sees: the text, or what the memory took.
+        idle: what a memory does with a token that goes elsewhere: keep its state, or decay it.
+        written: whether a memory stands before here.
+        refusing: whether memories may refuse tokens, which are then rows of a sequence of their own.
+    """
+
+    within: str
+    copies: int
+    chosen: int
+    form: Form = "text"
+    own: bool = True
+    neighbours: Literal["text", "routed"] = "text"
+    idle: Literal["keep", "decay"] = "keep"
+    written: bool = False
+    refusing: bool = False
+
+    def work(self, work: Work) -> Work:
+        """What is asked of an operation on this form, in place of one row a token."""
+        if self.form == "every":
+            return replace(work, batch=work.batch * self.copies)
+        if self.form == "packed" and work.steps > 1:
+            packed = work.batch * self.copies + self.refusing
+            return replace(work, batch=1, length=work.tokens * self.chosen, packed=packed)
+        return replace(work, batch=work.batch * self.chosen) if self.form == "packed" else work
+
+
 @dataclass(frozen=True)
 class Type:
     """What flows along an edge: ``[B, T, width]`` features, or ``[B, T]`` tokens (width = vocabulary).
@@ -36,6 +77,7 @@ class Type:
         dtype: ``model`` is the dtype the module is compiled for; gates are ``float32``.
         streams: residual streams carried side by side ``[B, T, streams, width]``; 1 is plain.
         embedding: symbols and width of the table the stream began in, for a tied head.
+        routed: how it stands inside ``mom`` or ``moe``.
     """
 
     kind: Literal["features", "tokens", "logits"]
@@ -43,11 +85,27 @@ class Type:
     dtype: DType = "model"
     streams: int = 1
     embedding: tuple[int, int] | None = None
+    routed: Routed | None = None
 
     def __str__(self) -> str:
         streams = f"×{self.streams}" if self.streams > 1 else ""
         dtype = "" if self.dtype == "model" else f":{self.dtype}"
-        return f"{self.kind}[{self.width}{streams}]{dtype}"
+        form = "" if self.form == "text" else f" {self.form}"
+        return f"{self.kind}[{self.width}{streams}]{dtype}{form}"
+
+    @property
+    def form(self) -> Form:
+        """How its rows stand; outside of routed containers one a token."""
+        return "text" if self.routed is None else self.routed.form
+
+    def work(self, work: Work) -> Work:
+        """What is asked of the operation that gives this."""
+        return work if self.routed is None else self.routed.work(work)
+
+    @property
+    def copies(self) -> int:
+        """States kept side by side by an operation that gives this."""
+        return 1 if self.routed is None or self.routed.form == "text" else self.routed.copies
 
 
 @dataclass(frozen=True)
@@ -71,12 +129,14 @@ Mode = Literal["train", "prefill", "decode"]
 class Work:
     """How much is asked of an operation: ``batch`` sequences of ``length`` tokens.
 
-    In ``decode`` one token is computed for each sequence after ``length - 1`` earlier ones.
+    In ``decode`` one token is computed for each sequence after ``length - 1`` earlier ones. Of one row
+    ``packed`` says how many sequences are packed in it.
     """
 
     length: int
     batch: int = 1
     mode: Mode = "prefill"
+    packed: int = 0
 
     @property
     def steps(self) -> int:
@@ -99,7 +159,7 @@ class Op(BaseModel):
     module (see ``nn.structure``); it is always called as stateful.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     module: ClassVar[str] = ""
     inputs: ClassVar[int] = 1
@@ -121,6 +181,16 @@ class Op(BaseModel):
     def parameters(self) -> Mapping[str, Shape]:
         """Shapes of the parameters the operation owns, by name in its ``state_dict``."""
         return {}
+
+    @property
+    def common(self) -> Mapping[str, Shape]:
+        """Parameters that all operations of a model with the same ones share, by name."""
+        return {}
+
+    @property
+    def active(self) -> int:
+        """How many of its own parameters one token uses."""
+        return sum(map(prod, self.parameters().values()))
 
     def state(self, length: int) -> Mapping[str, Buffer]:
         """State of one sequence after ``length`` tokens; empty for a stateless operation."""
@@ -151,6 +221,11 @@ class Op(BaseModel):
     def runs(self, regions: int) -> tuple[int, ...]:
         """Which copy of weights each run uses, in order; state is kept a run, not a copy."""
         return tuple(range(len(self.weights(regions))))
+
+    @property
+    def trained(self) -> Op:
+        """The operation as far as gradients flow through it: what the backward pass costs."""
+        return self
 
     @property
     def attributes(self) -> str:

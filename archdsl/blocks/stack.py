@@ -15,6 +15,7 @@ from archdsl.blocks.base import (
     Builder,
     Children,
     Copies,
+    Count,
     Invalid,
     Layer,
     Ratio,
@@ -67,9 +68,11 @@ class Stack(Layer):
     at: tuple[Index, ...] | None = None
     pattern: Annotated[str, Field(min_length=1)] | None = None
     place: Literal["last", "first", "even"] = "last"
+    tied: tuple[Word, ...] = ()
+    adapter: Count | None = None
 
     def verify(self) -> None:
-        """One notation at most."""
+        """One notation at most; adapters where something is tied."""
         given = [n for n in ("ratio", "cycle", "at", "pattern") if getattr(self, n) is not None]
         if len(given) > 1:
             raise Invalid(
@@ -78,9 +81,18 @@ class Stack(Layer):
                 argument=given[1],
                 help=f"keep one of {' and '.join(f'`{name}`' for name in given)}",
             )
+        if self.adapter is not None and not self.tied:
+            raise Invalid(
+                "idle-adapter",
+                "`adapter` is for layers that share weights, and this stack ties none",
+                argument="adapter",
+                help="name their labels: `tied = [shared]`",
+            )
 
     def visits(self, labels: Sequence[str | None]) -> Sequence[tuple[int, ...]]:
         """The children of each layer: the one of its kind, or all of an unlabelled body."""
+        for label in self.tied if len(labels) > 1 or any(labels) else ():
+            self.labelled(label, [label or "" for label in labels], "tied")
         if not any(labels):
             return (tuple(range(len(labels))),) * self.depth
         return [(kind,) for kind in self.order([label or "" for label in labels])]
@@ -148,14 +160,14 @@ class Stack(Layer):
             )
         return [int(layer in (self.at or ())) for layer in range(self.depth)]
 
-    def labelled(self, label: str, labels: Sequence[str]) -> int:
-        """The index of a label in ``cycle``."""
+    def labelled(self, label: str, labels: Sequence[str], argument: str = "cycle") -> int:
+        """The index of a label that an argument names."""
         if label not in labels:
             raise Invalid(
                 "unknown-label",
-                f"`cycle` names `{label}`, and the stack has no layer with that label",
-                argument="cycle",
-                help=f"labels here: {', '.join(labels)}",
+                f"`{argument}` names `{label}`, and the stack has no layer with that label",
+                argument=argument,
+                help=f"labels here: {', '.join(filter(None, labels)) or 'none'}",
             )
         return list(labels).index(label)
 
@@ -208,7 +220,7 @@ class Stack(Layer):
 
     def infer(self, stream: Type) -> Type:
         """Any features."""
-        features(stream, self.name)
+        features(stream, self.name, streams=True)
         return stream
 
     def combine(self, stream: Type, outputs: Sequence[Type]) -> Type:
@@ -219,4 +231,4 @@ class Stack(Layer):
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """A sequence of layers."""
-        return lower_layers(build, stream, children)
+        return lower_layers(build, stream, children, self.tied, self.adapter)

@@ -18,7 +18,9 @@ from archdsl.blocks.base import (
     Value,
     features,
 )
-from archdsl.blocks.op import Type
+from archdsl.blocks.op import Op, Type
+from archdsl.blocks.ops.adapted import AdaptedLinear
+from archdsl.blocks.ops.dense import Activate, HeadScale, Linear
 from archdsl.blocks.ops.structure import Branches, Layers, ResidualSum
 
 
@@ -33,53 +35,91 @@ def same_width(name: str, stream: Type, output: Type) -> Type:
     return stream
 
 
-def lower_layers(build: Builder, stream: Value, children: Children) -> Value:
-    """The visits one after the other, each with weights of its own; equal ones share a region."""
-    visits = len(children.labels)
-    lowered = [children.lower(i, stream.type, build.policy) for i in range(visits)]
-    distinct: list[Region] = []
-    copies: list[int] = []
-    for region in lowered:
-        known = next((i for i, other in enumerate(distinct) if other is region), None)
-        copies.append(len(distinct) if known is None else known)
-        distinct += [region] if known is None else []
-    width = lowered[-1].output.type.width
+def lower_layers(
+    build: Builder,
+    stream: Value,
+    children: Children,
+    tied: Sequence[str] = (),
+    adapter: int | None = None,
+) -> Value:
+    """The visits one after the other; equal ones share a region.
+
+    Each has weights of its own, but for those with a label in ``tied``, which run the first one's:
+    with ``adapter``, and low-rank weights of their own of that rank beside them.
+    """
+    labels = children.labels
+    first = [labels.index(label) if label in tied else i for i, label in enumerate(labels)]
+    runs = sorted(set(first))
+    lowered = {i: children.lower(i, stream.type, build.policy) for i in runs}
+    if adapter is not None:
+        several = {i: first.count(i) for i in runs if first.count(i) > 1}
+        lowered |= {i: adapted(build, lowered[i], n, adapter) for i, n in several.items()}
+    distinct = list({id(region): region for region in lowered.values()}.values())
+    places = {id(region): place for place, region in enumerate(distinct)}
+    width = lowered[first[-1]].output.type.width
     layers = Layers(
-        copies=tuple(copies),
-        order=tuple(range(visits)),
-        labels=children.labels,
+        copies=tuple(places[id(lowered[i])] for i in runs),
+        order=tuple(map(runs.index, first)),
+        labels=labels,
         width=None if width == stream.type.width else width,
+        adapted=adapter is not None and bool(several),
     )
     return build.add(layers, stream, regions=distinct)
+
+
+def adapted(build: Builder, region: Region, runs: int, rank: int) -> Region:
+    """A region whose projections have low-rank weights for each of its runs (arXiv 2410.20672)."""
+
+    def change(op: Op) -> Op:
+        if not isinstance(op, Linear):
+            return op
+        return AdaptedLinear(linear=op, adapters=runs, rank=rank)
+
+    return build.changed(region, change)
 
 
 class Residual(Layer):
     """``x + scale · f(x)``; where norms stand among the children says the placement.
 
-    Inside a region that carries several streams, the region's policy joins the branch instead.
+    ``{ rms_norm f }`` is pre-norm, ``{ f } rms_norm`` post-norm, ``{ rms_norm f rms_norm }`` sandwich
+    norm. A learned scale has a number a channel, all of which begin at ``start`` (LayerScale, arXiv
+    2103.17239; ReZero, arXiv 2003.04887, with ``start = 0``). Inside a region that carries several
+    streams, the region's policy joins the branch instead.
     """
 
     name: ClassVar[str] = "residual"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "layers"
     scale: Real | Literal["learned"] = Fraction(1)
+    start: Real = Fraction(1)
 
     def infer(self, stream: Type) -> Type:
         """Any features."""
-        features(stream, self.name)
-        return stream
+        features(stream, self.name, streams=True)
+        return replace(stream, streams=1)
 
     def combine(self, stream: Type, outputs: Sequence[Type]) -> Type:
         """The branch must come back as wide as it left."""
-        return same_width(self.name, stream, outputs[0])
+        same_width(self.name, replace(stream, streams=1), outputs[0])
+        return stream
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """One branch, added or joined."""
         if build.policy is not None:
             branch = children.lower(0, replace(stream.type, streams=1), None)
-            return build.policy.join(build, stream, branch, self.name)
+            return build.policy.join(build, stream, branch, self.scaled)
         branch = children.lower(0, stream.type, None)
-        total = ResidualSum(width=stream.type.width, scale=self.scale)
+        total = ResidualSum(width=stream.type.width, scale=self.scale, start=float(self.start))
         return build.add(total, stream, regions=[branch])
+
+    def scaled(self, build: Builder, branch: Value) -> Value:
+        """A branch's output times the scale, for a policy that joins it."""
+        if self.scale == 1:
+            return branch
+        if self.scale == "learned":
+            width = branch.type.width
+            learned = HeadScale(width=width, heads=width, start=float(self.start))
+            return build.add(learned, branch, name="scale")
+        return build.add(Activate(function="none", scale=self.scale), branch, name="scale")
 
 
 class Repeat(Layer):

@@ -20,6 +20,7 @@ class TokenShift(Layer):
     """
 
     name: ClassVar[str] = "token_shift"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     exponent: Annotated[Real, Field(gt=0, le=64)] = Fraction(1)
 
     def infer(self, stream: Type) -> Type:

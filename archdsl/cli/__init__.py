@@ -30,7 +30,12 @@ COMMANDS = {
     "show": "show",
     "compile": "model",
     "generate": "model",
+    "import": "patterns",
+    "export": "patterns",
     "search": "search",
+    "compare": "compare",
+    "validate": "validate",
+    "bench": "bench",
 }
 """The module of each command, in the order in which ``--help`` lists them."""
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import click
 
 import archdsl
-from archdsl.cli.files import SHOWN_AS, STANDARD_INPUT, expanded, files_argument, standard_input
+from archdsl.cli.files import STANDARD_INPUT, expanded, files_argument, standard_input
 from archdsl.cli.output import MAPPING, colored, plural, width
-from archdsl.compiler.check import check_text
+from archdsl.compiler.check import check_source
 from archdsl.console import render, render_concise, to_json
-from archdsl.diagnostics import Diagnostic, Severity
+from archdsl.diagnostics import ArchError, Diagnostic, Severity
 
 
 @click.command(short_help="Name every mistake in files.")
@@ -39,9 +39,12 @@ def check(ctx: click.Context, files: tuple[str, ...], form: str) -> None:
 
 def diagnostics(name: str) -> Sequence[Diagnostic]:
     """Everything worth saying about a file."""
-    if name == STANDARD_INPUT:
-        return check_text(standard_input(), SHOWN_AS)
-    return archdsl.check(name)
+    if name != STANDARD_INPUT:
+        return archdsl.check(name)
+    try:
+        return check_source(standard_input())
+    except ArchError as error:
+        return error.diagnostics
 
 
 def rendered(found: Sequence[Diagnostic], form: str) -> str:

@@ -30,6 +30,8 @@ TITLES = {
     "bias": "biases of miras",
     "retention": "retentions of miras",
     "learner": "learners of miras",
+    "draw": "drawn depths of loop",
+    "halting rule": "halting rules of loop",
     "task": "tasks",
     "cost": "costs, for require and minimize",
     "sampler": "samplers of search",
@@ -85,7 +87,7 @@ class Entry:
         """What it is, in one sentence."""
         paragraph = " ".join(self.about.split("\n\n")[0].split())
         first = re.split(r"(?<=\.)\s+(?=[A-Z`])", paragraph)[0]
-        return f"{first} (from {self.package})" if self.package else first
+        return f"{first} (from {self.package})".lstrip() if self.package else first
 
 
 @click.command(short_help="List what may be written in a file.")

@@ -31,14 +31,19 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Setting:
-    """What the figures are for: sequences of ``length`` tokens, ``batch`` at once, in ``dtype``."""
+    """What the figures are for: sequences of ``length`` tokens, ``batch`` at once, in ``dtype``.
+
+    ``times`` iterations of every loop, where that is not the file's own number.
+    """
 
     length: int
     batch: int
     dtype: str
+    times: int | None = None
 
     def __str__(self) -> str:
-        return f"length {self.length:,}, batch {self.batch:,}, {self.dtype}"
+        loops = "" if self.times is None else f", loops of {self.times:,}"
+        return f"length {self.length:,}, batch {self.batch:,}, {self.dtype}{loops}"
 
 
 @click.command(short_help="Say what a file costs, without building it.")
@@ -56,18 +61,31 @@ class Setting:
     help="Of weights, caches and activations; recurrent states are float32.",
 )  # fmt: skip
 @click.option(
+    "--times", type=click.IntRange(1, 10_000),
+    help="Iterations of every loop that iterates, in place of the file's.",
+)  # fmt: skip
+@click.option(
     "-n", "--number", type=click.IntRange(1, 100_000), default=200, show_default=True,
     help="Samples of a file with choices.",
 )  # fmt: skip
 @seed_option("Of the samples.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-def cost(file: str, length: int, batch: int, dtype: str, number: int, seed: int, form: str) -> None:
+def cost(
+    file: str,
+    length: int,
+    batch: int,
+    dtype: str,
+    times: int | None,
+    number: int,
+    seed: int,
+    form: str,
+) -> None:
     """Say what FILE costs, without building it: parameters, FLOPs, state, cache, activations.
 
     Parameters, state and cache are exact; FLOPs are those of matrix products. For a file with
     choices: the smallest, the middle and the largest among draws that keep its constraints.
     """
-    setting, found = Setting(length, batch, dtype), space(file)
+    setting, found = Setting(length, batch, dtype, times), space(file)
     if found.count() == 1:
         one = figures(found.sample(0), setting)
         click.echo(json.dumps(one, indent=2) if form == "json" else _table(one, setting))
@@ -94,7 +112,8 @@ def draws(found: Space, number: int, seed: int) -> Iterator[Arch]:
 
 def figures(arch: Arch, setting: Setting) -> Figures:
     """Every figure of one architecture."""
-    cost, length, dtype = arch.cost, setting.length, setting.dtype
+    cost = arch.cost if setting.times is None else arch.cost.at(setting.times)
+    length, dtype = setting.length, setting.dtype
     return {
         "params": cost.params,
         "active_params": cost.active_params,

@@ -12,7 +12,7 @@ import click
 import archdsl
 from archdsl.cli.output import Failure
 from archdsl.diagnostics import Source
-from archdsl.grammar.parse import read_source
+from archdsl.grammar.text import LARGEST_FILE, read_source, source_of
 
 if TYPE_CHECKING:
     from archdsl import Arch, Space
@@ -56,12 +56,16 @@ def source(name: str) -> Source:
     Raises:
         ArchError: it cannot be read.
     """
-    return Source(SHOWN_AS, standard_input()) if name == STANDARD_INPUT else read_source(name)
+    return standard_input() if name == STANDARD_INPUT else read_source(name)
 
 
-def standard_input() -> str:
-    """All of it; a byte that is not UTF-8 becomes a character that the checker refuses by place."""
-    return sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+def standard_input() -> Source:
+    """All of standard input, as far as a file may be long.
+
+    Raises:
+        ArchError: it is too large or not UTF-8.
+    """
+    return source_of(SHOWN_AS, sys.stdin.buffer.read(LARGEST_FILE + 1))
 
 
 def space(name: str) -> Space:
@@ -71,7 +75,7 @@ def space(name: str) -> Space:
         ArchError: the file has mistakes.
     """
     if name == STANDARD_INPUT:
-        return archdsl.loads(standard_input(), SHOWN_AS)
+        return archdsl.loads(standard_input().text, SHOWN_AS)
     return archdsl.load(name)
 
 

@@ -20,24 +20,48 @@ from archdsl.cli.output import MAPPING
     "--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]"
 )
 @click.option(
-    "--storage", help="Where trials are kept.  [default: study.journal in the run's folder]"
+    "--storage",
+    help="Where trials are kept: a file, sqlite:///FILE, postgresql://… or mysql://….  "
+    "[default: study.journal in the run's folder]",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Processes that search on this machine.",
+)
+@click.option(
+    "--lease",
+    type=click.FloatRange(1, 3600),
+    help="Seconds of silence after which a process on another machine counts as dead.  [default: 20]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of proposals, instead of SPEC's.")
 @click.option("--study", help="Name of the study.  [default: SPEC's name]")
 @click.option("--device", help="Where models are trained.  [default: a GPU if there is one]")
+@click.option(
+    "--enqueue",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Closed .arch file of an architecture to try first; may be given again.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 @click.pass_context
 def search(
     ctx: click.Context, spec: Path, data: Path | None, trials: int | None, out: Path | None,
-    storage: str | None, seed: int | None, study: str | None, device: str | None, quiet: bool,
+    storage: str | None, jobs: int, lease: float | None, seed: int | None, study: str | None,
+    device: str | None, enqueue: tuple[Path, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Search the architectures of SPEC: check, score, train; then a report and the best model.
 
-    The same command continues a study that was ended in any way. Ctrl-C ends it tidily.
+    The same command continues a study that was ended in any way. Ctrl-C ends it tidily. With a --storage
+    that several machines reach, the same command on each of them shares the work.
     """
     result = archdsl.search.run(
         spec, out=out, data=data, trials=trials, storage=storage, seed=seed, study=study,
-        quiet=quiet, device=device,
+        quiet=quiet, device=device, jobs=jobs, lease=lease,
+        enqueue=enqueue,
     )  # fmt: skip
     ctx.exit(result.exit_status)
 

@@ -94,7 +94,7 @@ class Arch:
         """Its operations, lowered and nothing more.
 
         Raises:
-            ArchError: its arguments do not fit, in a space with too many combinations to check.
+            ArchError: its arguments do not fit; where they were checked they do.
         """
         from archdsl.compiler.lower import lower
 

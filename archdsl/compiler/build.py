@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -45,7 +46,16 @@ def compile_arch(
     graph = run(arch.graph, stage if stage != "lower" else "recognise")
     model = Model(arch, graph)
     draw_weights(model, seed)
+    if stage != "kernels":
+        for site in sites(model):
+            site.backend = "plain"
+    model.seed = seed
     return model.to(device=device, dtype=chosen)
+
+
+def sites(model: nn.Module) -> Iterator[Site]:
+    """The modules of a model's operations, but for those of regions."""
+    return (module for module in model.modules() if isinstance(module, Site))
 
 
 def draw_weights(model: nn.Module, seed: int) -> None:

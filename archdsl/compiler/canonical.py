@@ -57,7 +57,8 @@ class _Canonical:
         inputs = " ".join(self._value(value, place, here) for value in node.inputs)
         if isinstance(node.op, Layers):
             inner = [self._digest(node.regions[copy]) for copy in node.op.copies]
-            return f"tied {inputs} {node.op.order} {inner}"
+            runs = node.op.runs(len(node.regions))
+            return f"tied {inputs} {runs} {node.op.ties} {inner}"
         inner = [self._digest(region) for region in node.regions]
         return f"{node.op.kind()} {inputs} {node.op.attributes} {' '.join(inner)}"
 

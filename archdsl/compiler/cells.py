@@ -38,6 +38,7 @@ OPTIONS = {
         "copies": Expect(boolean=True),
         "rank": Expect(integer=Interval(ge=1, le=LARGEST)),
         "init": Expect(symbols=equations.INITIALISATIONS),
+        "bias_init": Expect(symbols=equations.INITIALISATIONS),
         "gain": Expect(real=Interval(gt=0, le=10**6)),
     },
     "parameter": {"copies": Expect(boolean=True)},

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from archdsl.blocks.base import Layer
+from archdsl.blocks.base import Component, Layer, Rule
+from archdsl.compiler.alike import Shapes
 from archdsl.compiler.conditions import Findings
-from archdsl.compiler.explore import Budget, Exhausted, ask, explore
+from archdsl.compiler.explore import Budget, Exhausted, Layouts, ask, explore, widest
 from archdsl.compiler.flow import Flow
 from archdsl.compiler.program import Plan
 from archdsl.compiler.sharing import Sharing
 from archdsl.compiler.terms import Arithmetic, Built, LayerTerm, Make, Run, Term, Typed, located
-from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity
+from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity, Source
 
 if TYPE_CHECKING:
     from archdsl.compiler.space import Space
@@ -22,31 +24,33 @@ if TYPE_CHECKING:
 MOST_LAYERS = 100_000
 """How many layers an architecture may have."""
 
-STEPS, SECONDS = 20_000, 1.0
-"""How much checking may ask, and for how long."""
+STEPS, SECONDS = 10_000, 0.7
+"""How much checking may ask, and for how long; the steps run out first, so that machines agree."""
 
-FEASIBILITY_SECONDS = 0.15
+FEASIBILITY_SECONDS = 0.2
 """How long it looks for an architecture that keeps the requirements."""
 
 
 def check(path: str | PathLike[str]) -> list[Diagnostic]:
     """Everything worth saying about a file, errors and warnings, in the order of the text."""
-    from archdsl.compiler.loading import reading
     from archdsl.grammar.parse import read_source
 
     try:
-        source = read_source(path)
+        return check_source(read_source(path))
     except ArchError as error:
         return list(error.diagnostics)
-    return _checked(*reading(source, Path(path).parent))
 
 
 def check_text(text: str, name: str = "<text>") -> list[Diagnostic]:
     """The same for a text that is shown under ``name``."""
-    from archdsl.compiler.loading import reading
-    from archdsl.diagnostics import Source
+    return check_source(Source(name, text))
 
-    return _checked(*reading(Source(name, text), Path(name).parent))
+
+def check_source(source: Source) -> list[Diagnostic]:
+    """The same for a source; what it uses is looked for in the folder of its name."""
+    from archdsl.compiler.loading import reading
+
+    return _checked(*reading(source, Path(source.name).parent))
 
 
 def _checked(space: Space | None, report: Report) -> list[Diagnostic]:
@@ -84,24 +88,27 @@ class Checker:
 
     Args:
         plan: the terms.
-        layouts: what each container may run.
+        layouts: what each container may run, within a budget.
         report: takes the diagnostics.
     """
 
-    def __init__(self, plan: Plan, layouts: Any, report: Report) -> None:
-        self.plan, self.layouts, self.report = plan, layouts, report
+    def __init__(
+        self, plan: Plan, layouts: Callable[[LayerTerm, Budget | None], Layouts], report: Report
+    ) -> None:
+        self.plan, self.report = plan, report
         self.findings = Findings(report)
         self.budget = Budget(STEPS, SECONDS)
+        self.layouts: Callable[[LayerTerm], Layouts] = lambda term: layouts(term, self.budget)
         self.terms = list(_all_terms(plan))
-        self.complete = True
+        self.shapes = Shapes()
+        self.fitting: set[Hashable] = set()
 
     def check(self) -> None:
-        """Report everything that is wrong, and say so where there is too much to look at."""
+        """Report everything that is wrong; what cannot be looked at whole is refused."""
         try:
             self._check()
-        except Exhausted:
-            self.complete = False
-            self.report.add(self._too_much())
+        except Exhausted as problem:
+            self.report.add(self._too_much(problem))
 
     def _check(self) -> None:
         for term in self.terms:
@@ -110,7 +117,7 @@ class Checker:
             self._sizes()
         if not self.report.errors and self.plan.model is not None:
             sharing = Sharing(self.plan.terms())
-            Flow(self.plan, sharing, self.layouts, self.budget, self.findings).check()
+            Flow(self.plan, sharing, self.layouts, self.budget, self.findings, self.shapes).check()
         if not self.report.errors:
             self._warnings()
 
@@ -119,15 +126,27 @@ class Checker:
         if isinstance(term, Typed | Arithmetic):
             for outcome in explore(lambda run: run.value(term), self.budget):
                 self.findings.outcome(outcome)
-        elif isinstance(term, Make) and hasattr(term.model, "verify"):
-            for verified in explore(lambda run: ask(term, _verify, run), self.budget):
-                self.findings.outcome(verified)
+        elif isinstance(term, Make) and issubclass(term.model, Component):
+            self._component(term, term.model)
         elif isinstance(term, LayerTerm) and term.body:
             for refused in self.layouts(term).refused:
                 self.findings.outcome(refused)
         elif isinstance(term, Built):
             for built in explore(lambda run: run.value(term), self.budget):
                 self.findings.outcome(built)
+
+    def _component(self, make: Make, model: type[Component]) -> None:
+        """What arguments do not fit each other, asked once of components that are alike."""
+        shape = self.shapes.of(make)
+        if shape in self.fitting:
+            return
+        fits = True
+        for question in [_asking(rule) for rule in model.rules()] or [_verify]:
+            for outcome in explore(partial(ask, make, question), self.budget):
+                self.findings.outcome(outcome)
+                fits = fits and outcome.error is None
+        if fits and shape is not None:
+            self.fitting.add(shape)
 
     def _warnings(self) -> None:
         for term in self.terms:
@@ -174,20 +193,30 @@ class Checker:
             return sum(sizes)
         return max(sizes, default=0)
 
-    def _too_much(self) -> Diagnostic:
-        span = self.plan.model.span if self.plan.model else None
+    def _too_much(self, problem: Exhausted) -> Diagnostic:
+        """The complaint about more combinations than can be checked, at the widest choice."""
+        related = widest(problem.sites)
+        place, label = related[0] if related else ((self.plan.model or self.plan.train).span, "")
         return Diagnostic(
             "too-many-combinations",
             "the choices of this file can be combined in too many ways to check them all",
-            span,
-            help="what does not fit together is left out when architectures are drawn",
-            severity=Severity.WARNING,
+            place,
+            label,
+            help="use fewer alternatives, a larger `by`, or `log`",
+            related=related[1:],
         )
 
 
-def _verify(component: Any) -> bool:
+def _verify(component: Component) -> None:
     component.verify()
-    return True
+
+
+def _asking(rule: Rule) -> Callable[[Component], None]:
+    def question(component: Component) -> None:
+        for complaint in rule(component):
+            raise complaint
+
+    return question
 
 
 def warning(diagnostic: Diagnostic) -> Diagnostic:

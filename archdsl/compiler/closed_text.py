@@ -177,10 +177,13 @@ class _Writer:
         if component.name != "stack":
             return [line for lines in written for line in lines]
         labels: dict[str, Lines] = {}
-        order = [
-            self.label(labels, lines, term.labels[visit[0]] if len(visit) == 1 else None)
-            for visit, lines in zip(visits, written, strict=True)
-        ]
+        tied: dict[str | None, Lines] = {}
+        order = []
+        for visit, lines in zip(visits, written, strict=True):
+            wish = term.labels[visit[0]] if len(visit) == 1 else None
+            if wish in getattr(component, "tied", ()):
+                lines = tied.setdefault(wish, lines)  # those behind the first run its layers
+            order.append(self.label(labels, lines, wish))
         arguments = [*argument_texts(component, ORDERS), f"cycle = [{', '.join(order)}]"]
         body = [line for label, lines in labels.items() for line in self.child(label, lines)]
         return braces(call_text(component.name, iter(arguments)), body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -87,12 +88,13 @@ def _made(
     """The component, and whether nothing is wrong with its arguments."""
     expected = fields(model)
     arguments: dict[str, Term] = {}
-    before = len(elaborator.report.diagnostics)
+    before = elaborator.report.told
     given = bind(name, list(expected), calls, elaborator.report)
-    misnamed = len(elaborator.report.diagnostics) > before
+    misnamed = elaborator.report.told > before
     for field, bound in given.items():
+        frame, names = bound.call.frame, expected[field].names
         place = At(
-            frame=bound.call.frame,
+            frame=replace(frame, locals=frozenset(names)) if names else frame,
             path=(*bound.call.path, field),
             expect=expected[field],
             what=f"`{field}` of `{name}`",

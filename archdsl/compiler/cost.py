@@ -6,11 +6,17 @@ Parameters and state bytes are exact. FLOPs are the matrix products PyTorch's co
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
+from typing import Literal
 
 from archdsl.blocks.op import BYTES, Mode, Work
-from archdsl.compiler.graph import Graph, Node
+from archdsl.blocks.ops.loop import Loop
+from archdsl.compiler.graph import Graph, Node, Now, Replacement
 from archdsl.compiler.passes import MEANING, run
+
+Count = Literal["weights", "runs", "trained"]
+"""What a region counts for: its copies of weights, its runs, its runs with a gradient."""
 
 
 class Cost:
@@ -26,32 +32,45 @@ class Cost:
     @property
     def params(self) -> int:
         """Parameters, shared ones once."""
-        return self._total(lambda node: sum(map(prod, node.op.parameters().values())), "weights")
+        own = self._total(lambda node: sum(map(prod, node.op.parameters().values())), "weights")
+        return own + self._shared
 
     @property
     def active_params(self) -> int:
-        """Parameters one token uses."""
-        return self.params
+        """Parameters one token uses: of memories and experts those it goes to."""
+        return self._total(lambda node: node.op.active, "weights") + self._shared
+
+    @property
+    def _shared(self) -> int:
+        """Parameters that several operations share."""
+        shapes = {name: s for _, node in self.graph.walk() for name, s in node.op.common.items()}
+        return sum(map(prod, shapes.values()))
 
     def flops(self, length: int = 1024, mode: Mode = "prefill") -> float:
         """Matrix-product FLOPs a token, over a sequence of ``length`` tokens.
 
         ``prefill`` is the forward pass; ``train`` counts it three times (forward, and the backward
-        products for inputs and weights); ``decode`` is one step after ``length - 1`` tokens.
+        products for inputs and weights) where a gradient flows; ``decode`` is one step after
+        ``length - 1`` tokens.
         """
         work = Work(length=length, mode=mode)
         return self.total_flops(work) / work.tokens
 
     def total_flops(self, work: Work) -> int:
         """Matrix-product FLOPs of the whole work."""
-        forward = self._total(lambda node: node.op.flops(work), "runs")
-        return 3 * forward if work.mode == "train" else forward
+
+        def of(node: Node) -> int:
+            return node.op.flops(node.types[0].work(work))
+
+        forward = self._total(of, "runs")
+        return forward + 2 * self._total(of, "trained") if work.mode == "train" else forward
 
     def state_bytes(self, length: int = 1024, dtype: str = "float32") -> int:
         """Bytes a sequence carries after ``length`` tokens: recurrent states (float32) and caches."""
 
         def of(node: Node) -> int:
-            return sum(buffer.bytes(dtype) for buffer in node.op.state(length).values())
+            state = node.op.state(length).values()
+            return sum(buffer.bytes(dtype) for buffer in state) * node.types[0].copies
 
         return self._total(of, "runs")
 
@@ -64,25 +83,39 @@ class Cost:
         work = Work(length=length, batch=batch, mode="train")
 
         def of(node: Node) -> int:
-            outputs = sum(t.width * t.streams for t in node.types) * work.tokens
-            return (outputs + node.op.activations(work)) * BYTES[dtype]
+            here = node.types[0].work(work)
+            outputs = sum(t.width * t.streams for t in node.types) * here.tokens
+            return (outputs + node.op.activations(here)) * BYTES[dtype]
 
-        return self._total(of, "runs")
+        return self._total(of, "trained")
+
+    def at(self, times: int) -> Cost:
+        """The cost where every loop that iterates runs ``times`` times; a mere order stays as it is."""
+
+        def rewrite(old: Graph, node: Node, now: Now) -> Replacement | None:
+            if not isinstance(node.op, Loop) or not node.op.iterates:
+                return None
+            return Replacement.by(replace(node, op=node.op.model_copy(update={"times": times})))
+
+        return Cost(self.graph.rebuilt(rewrite))
 
     @property
     def causal(self) -> bool:
         """Whether no output sees a later input."""
         return all(node.op.causal for _, node in self.graph.walk())
 
-    def _total(self, measure: Callable[[Node], int], count: str) -> int:
-        return _Sum(measure, count == "runs").region(self.graph)
+    def _total(self, measure: Callable[[Node], int], count: Count) -> int:
+        return _Sum(measure, count).region(self.graph)
 
 
 class _Sum:
-    """Sums a measure over a graph: each region once, times how often it is there or runs."""
+    """Sums a measure over a graph: each region once, times how often it is there or runs.
 
-    def __init__(self, measure: Callable[[Node], int], by_runs: bool) -> None:
-        self.measure, self.by_runs = measure, by_runs
+    ``trained`` counts the runs that carry a gradient.
+    """
+
+    def __init__(self, measure: Callable[[Node], int], count: Count) -> None:
+        self.measure, self.count = measure, count
         self.known: dict[int, int] = {}
 
     def region(self, graph: Graph) -> int:
@@ -93,6 +126,8 @@ class _Sum:
 
     def node(self, node: Node) -> int:
         """A node and what is inside it."""
-        copies = node.op.weights(len(node.regions))
-        inner = [copies[run] for run in node.op.runs(len(node.regions))] if self.by_runs else copies
+        node = replace(node, op=node.op.trained) if self.count == "trained" else node
+        inner = copies = node.op.weights(len(node.regions))
+        if self.count != "weights":
+            inner = tuple(copies[run] for run in node.op.runs(len(node.regions)))
         return self.measure(node) + sum(self.region(node.regions[index]) for index in inner)

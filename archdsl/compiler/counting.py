@@ -30,6 +30,7 @@ Variable = Site | Term
 Monomial = frozenset[tuple[int, int]]
 """Decisions: the number of a variable, and the alternative."""
 Polynomial = dict[Monomial, int]
+Pairs = tuple[list[tuple[Monomial, Monomial]], list[int]]
 
 ONE: Monomial = frozenset()
 
@@ -70,7 +71,7 @@ class Factor:
     @cached_property
     def decided(self) -> frozenset[int]:
         """The variables that some monomial decides."""
-        return frozenset(variable for monomial in self.polynomial for variable, _ in monomial)
+        return frozenset(number for monomial in self.polynomial for number, _ in monomial)
 
     def draw(self, target: Monomial, out: Draw) -> None:
         """Draw what was summed over below, where the decisions of ``target`` are made."""
@@ -142,26 +143,35 @@ class Product(Factor):
     def polynomial(self) -> Polynomial:
         """Every pair that does not contradict itself."""
         total: Polynomial = {}
-        left, right = self.left.polynomial, self.right.polynomial
-        self.work.spend(left, right)
-        for a, p in left.items():
-            for b, w in right.items():
+        self.work.spend(self.left.polynomial, self.right.polynomial)
+        for both, _, _, weight in self._matches():
+            total[both] = total.get(both, 0) + weight
+        return total
+
+    def _matches(self) -> Iterator[tuple[Monomial, Monomial, Monomial, int]]:
+        """What two monomials decide together, the two, and their weight."""
+        for a, p in self.left.polynomial.items():
+            for b, w in self.right.polynomial.items():
                 both = joined(a, b)
                 if both is not None:
-                    total[both] = total.get(both, 0) + p * w
-        return total
+                    yield both, a, b, p * w
 
     def draw(self, target: Monomial, out: Draw) -> None:
         """A pair by its share."""
-        pairs = [
-            (a, b, p * w)
-            for a, p in self.left.polynomial.items()
-            for b, w in self.right.polynomial.items()
-            if joined(a, b) == target
-        ]
-        a, b, _ = pairs[out.pick([weight for _, _, weight in pairs])]
+        pairs, weights = self.pairs[target]
+        a, b = pairs[out.pick(weights)]
         self.left.draw(a, out)
         self.right.draw(b, out)
+
+    @cached_property
+    def pairs(self) -> dict[Monomial, Pairs]:
+        """The pairs that make each monomial, and their weights."""
+        found: dict[Monomial, Pairs] = {}
+        for both, a, b, weight in self._matches():
+            pairs, weights = found.setdefault(both, ([], []))
+            pairs.append((a, b))
+            weights.append(weight)
+        return found
 
 
 class Power(Factor):
@@ -174,9 +184,12 @@ class Power(Factor):
     @cached_property
     def polynomial(self) -> Polynomial:
         """Halves multiplied."""
-        if len(self.visits) == 1:
-            return self.base.polynomial
-        return Product(*self.halves, self.work).polynomial
+        return self.base.polynomial if len(self.visits) == 1 else self.whole.polynomial
+
+    @cached_property
+    def whole(self) -> Product:
+        """All copies."""
+        return Product(*self.halves, self.work)
 
     @cached_property
     def halves(self) -> tuple[Factor, Factor]:
@@ -191,7 +204,7 @@ class Power(Factor):
     def draw(self, target: Monomial, out: Draw) -> None:
         """Each copy under its own number."""
         if len(self.visits) > 1:
-            Product(*self.halves, self.work).draw(target, out)
+            self.whole.draw(target, out)
             return
         before = out.copies
         out.copies = (*before, (self.term, self.visits[0]))
@@ -324,9 +337,8 @@ class Counter:
     @cached_property
     def factor(self) -> Factor:
         """Everything, with every variable summed over."""
-        if self.top is None:
-            return UNIT
-        return self._sum_out(list(map(self._factor, self.roots)), self._own(self.top))
+        roots = list(map(self._factor, self.roots))
+        return UNIT if self.top is None else self._sum_out(roots, self._own(self.top))
 
     # --- structure --------------------------------------------------------------------------------
 
@@ -439,8 +451,8 @@ class Counter:
             return [make, Sum([self._layout(term, layout, own) for layout in self.layouts(term)])]
         return [self._factor(child) for child in term.children()]
 
-    def _literal(self, site: Site, alternative: int) -> Factor:
-        return Literal(self.table.number[site], alternative)
+    def _literal(self, site: Site, index: int) -> Factor:
+        return Literal(self.table.number[site], index)
 
     def _choice(self, term: Choice) -> Factor:
         parts = [self._factor(alternative) for alternative in term.alternatives]
@@ -463,8 +475,8 @@ class Counter:
         """The children of equal visits that every copy draws for itself."""
         children = [term.body[i].term for i in visit if term.body[i].term.each]
         factors = list(map(self._factor, children))
-        decided = {variable for factor in factors for variable in factor.decided}
-        inner = self._sum_out(factors, {v for v in decided if self.table.variables[v].each})
+        decided = (v for factor in factors for v in factor.decided if self.table.variables[v].each)
+        inner = self._sum_out(factors, set(decided))
         return Power(inner, term, numbers, self.work) if inner.lossy else inner
 
     # --- products and sums ------------------------------------------------------------------------
@@ -481,11 +493,7 @@ class Counter:
             users = {v: found for v, found in users.items() if found}
             if not users:
                 return self._product(left)
-            group = min(users.values(), key=_cost)
+            group = min(users.values(), key=lambda found: prod(len(f.polynomial) for f in found))
             done = {v for v, found in users.items() if all(f in group for f in found)}
             left = [factor for factor in left if factor not in group]
             left.append(Summed(self._product(group), frozenset(done), self.table))
-
-
-def _cost(factors: Sequence[Factor]) -> int:
-    return prod(len(factor.polynomial) for factor in factors)

@@ -158,14 +158,16 @@ def _title(op: Op, region: int) -> str:
         return f"branch {region}"
     runs = _runs(op, region)
     label = (op.labels[runs[0]] if op.labels else None) or "each"
-    tied = len({op.order[run] for run in runs}) < len(runs)
+    order = op.runs(len(op.copies))
+    tied = len({order[run] for run in runs}) < len(runs)
     shared = ", weights shared" if tied else ""
     return f"{label} × {len(runs)} ({_spans(runs)}{shared})"
 
 
 def _runs(op: Layers, region: int) -> list[int]:
     """The runs of one region, in order."""
-    return [run for run, copy in enumerate(op.order) if op.copies[copy] == region]
+    order = op.runs(len(op.copies))
+    return [run for run, copy in enumerate(order) if op.copies[copy] == region]
 
 
 def _spans(runs: Sequence[int]) -> str:

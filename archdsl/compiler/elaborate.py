@@ -21,7 +21,7 @@ from archdsl.grammar import ast
 DEEPEST = 90
 """How many levels of arguments, bodies and definitions may stand inside one another."""
 
-MOST_TERMS = 20_000
+MOST_TERMS = 15_000
 """How many terms a file may become when its definitions are written out."""
 
 
@@ -178,6 +178,8 @@ class Elaborator:
             if first in at.frame.locals and at.expect.equation:
                 return cells.name(first, expression, at)
             if at.expect.word and first not in at.frame.parameters:
+                return Constant(at.frame.spot(expression.span), first)
+            if first in at.expect.symbols:  # whatever else the file calls so
                 return Constant(at.frame.spot(expression.span), first)
         if expression.name == ("each",):
             return self._each(expression, at)

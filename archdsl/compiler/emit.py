@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from archdsl.blocks.nn.dense import Embedding, Head, MergedLinear
+from archdsl.blocks.nn.routing import Router
 from archdsl.blocks.nn.structure import RegionModule, Step
 from archdsl.blocks.op import Op
 from archdsl.compiler.graph import INPUT, Graph, Node
@@ -31,6 +32,7 @@ def fill(module: RegionModule, graph: Graph) -> None:
                 inputs=tuple(registers[value.node, value.port] for value in node.inputs),
                 outputs=tuple(registers[node.name, port] for port in range(len(node.types))),
                 last=tuple(registers[key] for key in last.get(node.name, ())),
+                routed=node.types[0].routed,
             )
         )
     module.program = tuple(steps)
@@ -62,6 +64,16 @@ def tie_heads(root: nn.Module) -> None:
     for module in root.modules():
         if isinstance(module, Head) and module.weight is None:
             module.tie(tables[0])
+
+
+def tie_routers(root: nn.Module) -> None:
+    """Recurrent routers of one rank use the GRU of the first."""
+    first: dict[int, Router] = {}
+    for module in root.modules():
+        if isinstance(module, Router) and module.op.form == "recurrent":
+            owner = first.setdefault(module.op.rank, module)
+            if owner is not module:
+                module.share(owner)
 
 
 def _region(graph: Graph) -> RegionModule:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from archdsl.blocks.base import Component, Layer, Ratio
+from archdsl.blocks.base import Component, Formula, Layer, Ratio
 
 Number = int | Fraction
 
@@ -87,6 +87,7 @@ class Expect:
         items: a list.
         layers: layers of a body, any number in sequence.
         equation: an expression of a cell's equations.
+        names: what such an expression may read, where it stands outside of a cell.
     """
 
     integer: Interval | None = None
@@ -101,6 +102,7 @@ class Expect:
     items: Items | None = None
     layers: bool = False
     equation: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def number(self) -> bool:
@@ -121,6 +123,7 @@ class Expect:
             items=self.items or other.items,
             layers=self.layers or other.layers,
             equation=self.equation or other.equation,
+            names=self.names or other.names,
         )
 
     def __str__(self) -> str:
@@ -200,6 +203,9 @@ def fields(model: type[BaseModel]) -> dict[str, Expect]:
 def of(annotation: Any, metadata: Iterable[Any] = ()) -> Expect:
     """What a field with this annotation takes."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    formula = next((item for item in metadata if isinstance(item, Formula)), None)
+    if formula is not None:
+        return Expect(equation=True, names=formula.names)
     if origin is Annotated:
         return of(arguments[0], [*arguments[1:], *metadata])
     if origin in (Union, types.UnionType):

@@ -18,20 +18,29 @@ from typing import Any, Generic, TypeVar, overload
 from pydantic import BaseModel
 
 from archdsl.blocks.base import Invalid, Layer
-from archdsl.compiler.terms import LayerTerm, Make, Run, Site, located, repeats
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.compiler.terms import Choice, LayerTerm, Make, Run, Site, Term, located, repeats
+from archdsl.diagnostics import ArchError, Diagnostic, Span
 
 T = TypeVar("T")
 
-STEPS, SECONDS = 20_000, 1.0
+STEPS, SECONDS = 20_000, 0.5
 """In how many ways the arguments of one container may be combined, and how long that may take."""
 
 VISITS_A_STEP = 50
 """How many visits of a container are as much work as one way to combine its arguments."""
 
 
+NO_SITES: Mapping[str, Site] = {}
+
+
 class Exhausted(Exception):
-    """There are more combinations than the budget allows."""
+    """There are more combinations than the budget allows.
+
+    Attributes:
+        sites: the choices of the question that was asked last.
+    """
+
+    sites: Mapping[str, Site] = NO_SITES
 
 
 class Budget:
@@ -67,28 +76,40 @@ class Outcome(Generic[T]):
 
 
 def explore(
-    action: Callable[[Run], T], budget: Budget, given: Mapping[str, int] | None = None
+    action: Callable[[Run], T],
+    budget: Budget,
+    given: Mapping[str, int] | None = None,
+    sites: Mapping[str, Site] = NO_SITES,
 ) -> Iterator[Outcome[T]]:
     """Every combination of what ``action`` decides, with ``given`` decided beforehand.
 
-    What is given and asked again is part of the outcome.
+    What is given and asked again is part of the outcome; ``sites`` are those of ``given``.
 
     Raises:
         Exhausted: the budget is spent.
     """
     prefix: list[int] | None = []
     known = given or {}
+    run = Run(lambda site: 0)
     while prefix is not None:
-        budget.spend()
-        path = _Path(prefix, known)
-        run = Run(path.choose)
-        result, error = None, None
         try:
-            result = action(run)
-        except ArchError as problem:
-            error = problem
-        yield Outcome(run.decided, run.sites, result, error)
+            budget.spend()
+            path = _Path(prefix, known)
+            run = Run(path.choose)
+            outcome = _outcome(action, run)
+        except Exhausted as problem:
+            problem.sites = {path: sites[path] for path in known if path in sites} | run.sites
+            raise
+        yield outcome
         prefix = path.next()
+
+
+def _outcome(action: Callable[[Run], T], run: Run) -> Outcome[T]:
+    """What comes of one run."""
+    try:
+        return Outcome(run.decided, run.sites, action(run))
+    except ArchError as problem:
+        return Outcome(run.decided, run.sites, None, problem)
 
 
 class _Path:
@@ -133,11 +154,35 @@ def _lazy_class(model: type[BaseModel]) -> type[BaseModel]:
             term = make.arguments[name]
         except KeyError:
             raise AttributeError(name) from None
-        value = self.__dict__[name] = run.value(term)
+        value = self.__dict__[name] = _read(term, run)
         return value
 
-    namespace = {"__getattr__": read, "__module__": model.__module__, "__slots__": ()}
+    def equal(self: BaseModel, other: object) -> bool:
+        return bool(_whole(self) == _whole(other))
+
+    namespace = {
+        "__getattr__": read,
+        "__eq__": equal,
+        "__hash__": lambda self: hash(_whole(self)),
+        "__module__": model.__module__,
+        "__slots__": (),
+    }
     return ABCMeta.__new__(type(model), model.__name__, (model,), namespace)
+
+
+def _read(term: Term, run: Run) -> Any:
+    """What a term is; a component as one that has still to decide its own arguments."""
+    while isinstance(term, Choice):
+        term = term.alternatives[run.decide(term.site, ())]
+    return lazy(term, run) if isinstance(term, Make) else run.value(term)
+
+
+def _whole(value: Any) -> Any:
+    """A component with every argument decided."""
+    if isinstance(value, BaseModel) and "<make>" in value.__dict__:
+        make, run = value.__dict__["<make>"]
+        return run.value(make)
+    return value
 
 
 @cache
@@ -224,28 +269,48 @@ class Layouts(Sequence[Layout]):
         return self.found[index]
 
 
-def layouts(term: LayerTerm) -> Layouts:
+def layouts(term: LayerTerm, budget: Budget | None = None) -> Layouts:
     """Everything a container may run.
+
+    Args:
+        term: the container.
+        budget: what finding out is taken from; else one of its own.
 
     Raises:
         ArchError: its arguments can be combined in too many ways.
     """
     if not term.body:
         return Layouts()
-    budget = Budget(STEPS, SECONDS)
+    own = budget or Budget(STEPS, SECONDS)
 
     def question(component: Layer) -> tuple[Sequence[tuple[int, ...]], bool]:
         visits = component.visits(term.labels)
-        budget.spend(len(visits) // VISITS_A_STEP)
+        own.spend(len(visits) // VISITS_A_STEP)
         return visits, repeats(component, visits)
 
     try:
-        outcomes = list(explore(lambda run: ask(term.make, question, run), budget))
-    except Exhausted:
-        message = f"the arguments of `{term.make.name}` can be combined in too many ways"
-        raise ArchError(Diagnostic("too-many-orders", message, term.span)) from None
+        outcomes = list(explore(lambda run: ask(term.make, question, run), own))
+    except Exhausted as problem:
+        raise ArchError(too_many_orders(term, problem)) from None
     found = [_layout(outcome) for outcome in outcomes if outcome.result is not None]
     return Layouts(tuple(found), tuple(outcome for outcome in outcomes if outcome.error))
+
+
+def too_many_orders(term: LayerTerm, problem: Exhausted) -> Diagnostic:
+    """The complaint about a container that may run too many things."""
+    return Diagnostic(
+        "too-many-orders",
+        f"the arguments of `{term.make.name}` can be combined in too many ways",
+        term.span,
+        help="use fewer alternatives, a larger `by`, or `log`",
+        related=widest(problem.sites),
+    )
+
+
+def widest(sites: Mapping[str, Site], count: int = 3) -> tuple[tuple[Span, str], ...]:
+    """Where the choices with the most alternatives are written, and how many they have."""
+    largest = sorted(sites.values(), key=lambda site: -site.size)[:count]
+    return tuple((site.span, f"one of {site.size:,}") for site in largest)
 
 
 def _layout(outcome: Outcome[tuple[Sequence[tuple[int, ...]], bool]]) -> Layout:

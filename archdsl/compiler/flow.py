@@ -7,17 +7,18 @@ choices do not multiply, and choices that are shared stay together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archdsl.blocks.base import Layer
 from archdsl.blocks.op import Type
+from archdsl.compiler.alike import Shapes
 from archdsl.compiler.conditions import Findings
 from archdsl.compiler.explore import Budget, Layout, Outcome, ask, explore
 from archdsl.compiler.program import Plan
 from archdsl.compiler.sharing import Sharing
-from archdsl.compiler.terms import Choice, LayerTerm, Run, Series, Site, Term
+from archdsl.compiler.terms import Choice, LayerTerm, Make, Run, Series, Site, Term
 from archdsl.diagnostics import Diagnostic
 
 Decided = Mapping[str, int]
@@ -66,13 +67,21 @@ class Flow:
         layouts: what each container may run.
         budget: how much may be asked.
         findings: takes the diagnostics.
+        shapes: which components are alike.
     """
 
     def __init__(
-        self, plan: Plan, sharing: Sharing, layouts: Any, budget: Budget, findings: Findings
+        self,
+        plan: Plan,
+        sharing: Sharing,
+        layouts: Any,
+        budget: Budget,
+        findings: Findings,
+        shapes: Shapes,
     ) -> None:
         self.plan, self.sharing, self.layouts = plan, sharing, layouts
-        self.budget, self.findings = budget, findings
+        self.budget, self.findings, self.shapes = budget, findings, shapes
+        self.plain: dict[Hashable, Type] = {}
         self.known: dict[tuple[Term, Type, frozenset[tuple[str, int]]], list[State]] = {}
 
     def check(self) -> None:
@@ -154,12 +163,36 @@ class Flow:
         return self._merged(found, {path})
 
     def _leaf(self, term: LayerTerm, start: State) -> list[State]:
-        outcomes = explore(
-            lambda run: ask(term.make, lambda layer: layer.infer(start.type), run),
-            self.budget,
-            start.when,
+        return [replace(state, empty=False) for state in self._inferred(term.make, start)]
+
+    def _inferred(self, make: Make, start: State) -> list[State]:
+        """What a layer's rule makes of a type; of layers that are alike one is asked.
+
+        Only a plain answer, one type without a complaint, is taken over from another layer.
+        """
+        key = self._question(make, start)
+        if key in self.plain:
+            return [State(self.plain[key])]
+        outcomes = list(
+            explore(
+                lambda run: ask(make, lambda layer: layer.enter(start.type), run),
+                self.budget,
+                start.when,
+                start.sites,
+            )
         )
-        return self._states(outcomes, start, empty=False)
+        answers = {outcome.result for outcome in outcomes}
+        if key is not None and len(answers) == 1 and outcomes[0].result is not None:
+            self.plain[key] = outcomes[0].result
+        return self._states(outcomes, start)
+
+    def _question(self, make: Make, start: State) -> Hashable:
+        """What a layer is asked, in the same words for all that are alike; ``None`` if none may be."""
+        found = self.shapes.of(make)
+        if found is None:
+            return None
+        shape, paths = found
+        return shape, start.type, tuple(start.when.get(path) for path in paths)
 
     def _states(
         self, outcomes: Iterable[Outcome[Type]], start: State | None = None, *, empty: bool = True
@@ -182,19 +215,13 @@ class Flow:
         """One state where every answer is the same: it does not depend on what was asked."""
         answers = {(state.type, state.empty) for state in states}
         if len(answers) == 1 and all(state.when.keys() <= asked for state in states):
-            first = states[0]
-            return [replace(first, when={})]
+            return [State(states[0].type, empty=states[0].empty)]
         return states
 
     # --- containers -------------------------------------------------------------------------------
 
     def _container(self, term: LayerTerm, start: State) -> list[State]:
-        checked = explore(
-            lambda run: ask(term.make, lambda layer: layer.infer(start.type), run),
-            self.budget,
-            start.when,
-        )
-        entrances = self._states(checked, start)
+        entrances = self._inferred(term.make, start)
         differ = len({entrance.type for entrance in entrances}) > 1
         found = []
         for entrance in entrances:
@@ -260,7 +287,8 @@ class Flow:
             return layer.combine(start.type, ordered)
 
         given = {**start.when, **when}
-        outcomes = explore(lambda run: ask(term.make, combine, run), self.budget, given)
+        sites = {**start.sites, **{site.path: site for site, _ in layout.when}}
+        outcomes = explore(lambda run: ask(term.make, combine, run), self.budget, given, sites)
         return self._states(outcomes, start, empty=False)
 
 

@@ -1,10 +1,27 @@
-"""Fusions: one matrix product for projections of one input, one operation for a norm and its gate."""
+"""Fusions: operations that stand next to each other as one, which makes fewer passes over memory.
+
+Each pass only says which operations are one; what computes it is chosen where it runs, by device and
+dtype (``archdsl.kernels.shell``). Parameters keep their names.
+"""
 
 from __future__ import annotations
 
 from archdsl.blocks.base import Value
-from archdsl.blocks.ops.dense import Gate, GatedNorm, Linear, MergedLinear, Norm
+from archdsl.blocks.ops.dense import (
+    Convolution,
+    Gate,
+    GatedNorm,
+    GatedUnit,
+    HeadNormalise,
+    Linear,
+    MergedLinear,
+    Norm,
+)
+from archdsl.blocks.ops.structure import ResidualSum
 from archdsl.compiler.graph import Graph, Node, Now, Replacement
+
+GATES = ("none", "sigmoid", "silu")
+"""Activations of which a gated unit has fused forms."""
 
 
 def merge_projections(graph: Graph) -> Graph:
@@ -48,6 +65,13 @@ def _merged(group: list[Node], inputs: tuple[Value, ...]) -> Node:
     return Node(name, op, inputs, types, notes=(note,))
 
 
+def fuse(graph: Graph) -> Graph:
+    """Every fusion below, one after the other."""
+    for one in (fuse_prologues, fuse_units, fuse_epilogues, fuse_residuals):
+        graph = one(graph)
+    return graph
+
+
 def fuse_epilogues(graph: Graph) -> Graph:
     """``norm → gate`` and ``gate → norm`` become one operation, named after the norm."""
     return graph.rebuilt(_fuse)
@@ -87,3 +111,115 @@ def _pair(first: Node, second: Node, now: Now) -> Node:
     inputs = (now(first.inputs[0]), now(gate.inputs[1]))
     types = op.outputs([value.type for value in inputs])
     return Node(norm.name, op, inputs, types, notes=("norm and gate as one operation",))
+
+
+def fuse_prologues(graph: Graph) -> Graph:
+    """``convolution → unit length`` becomes one operation, named after the convolution."""
+    return graph.rebuilt(_fuse_prologue)
+
+
+def _fuse_prologue(old: Graph, node: Node, now: Now) -> Replacement | None:
+    before = old[node.name]
+    unit = _unit_behind(old, before)
+    if unit is not None:
+        op = node.op.model_copy(update={"unit_heads": unit.heads})
+        note = "convolution, activation and unit length as one operation"
+        return Replacement.by(Node(node.name, op, node.inputs, node.types, notes=(note,)))
+    if isinstance(node.op, HeadNormalise) and before.inputs[0].node in old:
+        first = old[before.inputs[0].node]
+        if _unit_behind(old, first) == node.op:
+            return Replacement((), (node.inputs[0],))
+    return None
+
+
+def _unit_behind(graph: Graph, node: Node) -> HeadNormalise | None:
+    """The normalisation that alone reads a causal convolution."""
+    if not isinstance(node.op, Convolution) or not node.op.causal or node.op.unit_heads:
+        return None
+    reader = graph.only_reader(node.value())
+    op = None if reader is None else reader.op
+    return op if isinstance(op, HeadNormalise) and op.form == "l2_norm" else None
+
+
+def fuse_units(graph: Graph) -> Graph:
+    """Two merged projections whose only reader is a gate become one operation with it."""
+    return graph.rebuilt(_fuse_unit)
+
+
+def _fuse_unit(old: Graph, node: Node, now: Now) -> Replacement | None:
+    before = old[node.name]
+    if isinstance(node.op, MergedLinear) and _gate_of(old, before) is not None:
+        return Replacement((), (node.inputs[0],) * 2)
+    if not isinstance(node.op, Gate) or before.inputs[0].node not in old:
+        return None
+    merged = old[before.inputs[0].node]
+    if _gate_of(old, merged) != before:
+        return None
+    assert isinstance(merged.op, MergedLinear)
+    swapped = before.inputs[1].port == 1
+    op = GatedUnit(merged=merged.op, function=node.op.function, swapped=swapped)
+    inputs = (now(merged.inputs[0]),)
+    types = op.outputs([inputs[0].type])
+    notes = (*merged.notes, "and their gate as one operation")
+    return Replacement.by(Node(merged.name, op, inputs, types, notes=notes))
+
+
+def _gate_of(graph: Graph, node: Node) -> Node | None:
+    """The gate that alone reads two merged projections as wide as each other."""
+    if not isinstance(node.op, MergedLinear) or len(node.op.parts) != 2:
+        return None
+    left, right = node.op.parts
+    readers = {id(reader): reader for port in (0, 1) for reader in graph.readers(node.value(port))}
+    alike = left.width_out == right.width_out and left.bias == right.bias
+    gate = next(iter(readers.values()), None)
+    if not alike or gate is None or len(readers) > 1 or graph.output.node == node.name:
+        return None
+    asked = isinstance(gate.op, Gate) and gate.op.function in GATES
+    ports = {value.port for value in gate.inputs}
+    return gate if asked and ports == {0, 1} else None
+
+
+def fuse_residuals(graph: Graph) -> Graph:
+    """A residual addition moves into the next residual, next to the norm its branch begins with."""
+    return graph.rebuilt(_fuse_residual)
+
+
+def _fuse_residual(old: Graph, node: Node, now: Now) -> Replacement | None:
+    if not isinstance(node.op, ResidualSum):
+        return None
+    before = old[node.name]
+    behind, ahead = _norm_behind(old, before) is not None, _sum_ahead(old, before)
+    if not behind and ahead is None:
+        return None
+    op = node.op.model_copy(update={"deferred": behind, "pending": ahead is not None})
+    inputs = node.inputs
+    notes = node.notes
+    if ahead is not None:
+        stream = now(ahead.value())
+        inputs = (Value(stream.node, 0, stream.type), Value(stream.node, 1, stream.type))
+        notes = (*notes, "the addition before it and its norm as one operation")
+    types = op.outputs([value.type for value in inputs])
+    made = Node(node.name, op, inputs, types, node.regions, notes)
+    return Replacement((made,), (made.value(0),))
+
+
+def _norm_behind(graph: Graph, node: Node) -> Node | None:
+    """The residual that alone reads this one, and begins with a norm that alone reads its stream."""
+    reader = graph.only_reader(node.value())
+    if reader is None or not isinstance(reader.op, ResidualSum) or reader.op.pending:
+        return None
+    region = reader.regions[0]
+    readers = region.readers(region.input)
+    if region.output == region.input or len(readers) != 1 or region.nodes()[0] != readers[0]:
+        return None
+    norm = readers[0].op
+    plain = isinstance(norm, Norm) and norm.norm == "rms" and not norm.bias and norm.groups == 1
+    return reader if plain else None
+
+
+def _sum_ahead(graph: Graph, node: Node) -> Node | None:
+    """The residual whose addition this one does."""
+    source = node.inputs[0].node
+    if source not in graph or not isinstance(graph[source].op, ResidualSum):
+        return None
+    return graph[source] if _norm_behind(graph, graph[source]) == node else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from time import thread_time
 from typing import TYPE_CHECKING
 
 from archdsl.compiler.quantities import Requirement, value
@@ -36,17 +37,20 @@ class Look:
     def feasible(self, arch: Arch) -> bool:
         """Whether an architecture keeps every requirement; where not, how near it came is kept."""
         self.seen += 1
+        if arch.feasible:
+            return True
         misses = [Miss(arch, distance(arch, i)) for i in range(len(arch.requirements))]
         pairs = zip(misses, self.best or misses, strict=True)
         self.best = [min(pair, key=lambda miss: miss.distance) for pair in pairs]
-        return arch.feasible
+        return False
 
-    def diagnostic(self, space: Space, *, everything: bool) -> Diagnostic:
-        """That nothing was feasible.
+    def diagnostic(self, space: Space, *, everything: bool, seconds: float = 1.0) -> Diagnostic:
+        """That nothing was feasible, where at least one architecture was looked at.
 
         Args:
             space: where it was looked.
             everything: whether all of the space was seen.
+            seconds: how long it may take to find out what it is due to.
         """
         hopeless = [i for i, miss in enumerate(self.best) if not _keeps(miss.arch, i)]
         who = who_of(space.count(), self.seen, everything=everything)
@@ -55,9 +59,9 @@ class Look:
             texts = " and ".join(f"`{each.text}`" for each in requirements)
             message = f"{who} have {texts} together; each alone can be kept"
             return Diagnostic("nothing-feasible", message, requirements[-1].span)
-        return self._hopeless(space, hopeless[0], who)
+        return self._hopeless(space, hopeless[0], who, thread_time() + seconds)
 
-    def _hopeless(self, space: Space, index: int, who: str) -> Diagnostic:
+    def _hopeless(self, space: Space, index: int, who: str, end: float) -> Diagnostic:
         arch = self.best[index].arch
         requirement = arch.requirements[index]
         upper = requirement.sign in ("<=", "<")
@@ -65,8 +69,9 @@ class Look:
             "smallest" if upper else "largest" if requirement.sign in (">=", ">") else "nearest"
         )
         figure = rounded(value(requirement.left, arch.cost, {}), str(requirement.left))
-        message = f"{who} have {requirement.text}; the {nearest} has {figure}"
-        cause = due_to(space, arch, index, smaller=upper)
+        have = "has" if space.count() == 1 else "have"
+        message = f"{who} {have} {requirement.text}; the {nearest} has {figure}"
+        cause = due_to(space, arch, index, end, smaller=upper)
         if cause is None:
             return Diagnostic("nothing-feasible", message, requirement.span)
         name, text, span = cause
@@ -104,11 +109,18 @@ def distance(arch: Arch, index: int) -> float | Fraction:
 # --- what it is due to ----------------------------------------------------------------------------
 
 
-def due_to(space: Space, arch: Arch, index: int, *, smaller: bool) -> tuple[str, str, Span] | None:
-    """The ``let`` that changes a requirement's figure most when it is halved (or doubled)."""
+def due_to(
+    space: Space, arch: Arch, index: int, end: float, *, smaller: bool
+) -> tuple[str, str, Span] | None:
+    """The ``let`` that changes a requirement's figure most when it is halved (or doubled).
+
+    The program is written out again for each; behind ``end`` (of this thread's time) it is left at that.
+    """
     here = distance(arch, index)
     gains = []
     for item, number in _numbers(space):
+        if thread_time() > end:
+            break
         there = _elsewhere(space, arch, index, item.name, number / 2 if smaller else number * 2)
         if there is not None and there < here:
             gains.append((here - there, item.name, number, item.name_span))

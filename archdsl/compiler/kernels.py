@@ -6,14 +6,18 @@ from dataclasses import replace
 
 from archdsl.blocks.op import Op
 from archdsl.blocks.ops.attention import SoftmaxAttention
+from archdsl.blocks.ops.learner import LearnerMemory
 from archdsl.blocks.ops.memory import DecayMemory, DeltaMemory, ScanMemory
+from archdsl.blocks.ops.persistent import PersistentAttention
 from archdsl.compiler.graph import Graph, Node, Now, Replacement
 
 FORMS: dict[type[Op], str] = {
     DecayMemory: "decay: chunk-parallel products for a sequence, one step for a token",
     DeltaMemory: "delta: chunk-parallel triangular solve for a sequence, one step for a token",
     ScanMemory: "scan: parallel prefix over time for a sequence, one step for a token",
+    LearnerMemory: "learner: a chunk at a time for a sequence, part of a chunk for a token",
     SoftmaxAttention: "softmax: PyTorch's fused attention",
+    PersistentAttention: "softmax: PyTorch's fused attention",
 }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from archdsl.blocks.base import LARGEST, Region, ResidualPolicy, Value
 from archdsl.blocks.op import Op, Type
 from archdsl.compiler.arch import Element, Visit
-from archdsl.compiler.graph import Graph, Node
+from archdsl.compiler.first import settle_first
+from archdsl.compiler.graph import Graph, Node, Replacement
+from archdsl.compiler.route import routed
 
 
 def lower(root: Sequence[Element], symbols: int) -> Graph:
@@ -18,20 +21,20 @@ def lower(root: Sequence[Element], symbols: int) -> Graph:
         symbols: the task's vocabulary; 0 where there is no task.
     """
     regions = _Regions()
-    return regions.lower(tuple(root), Type("tokens", symbols), None)
+    return settle_first(regions.lower(tuple(root), Type("tokens", symbols), None))
 
 
 class _Regions:
     """Lowers sequences of elements, and keeps them alive, since it knows them by identity."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[int, Type, int], tuple[Graph, object]] = {}
+        self.known: dict[tuple[int, Type, ResidualPolicy | None], tuple[Graph, object]] = {}
 
     def lower(
         self, elements: tuple[Element, ...], stream: Type, policy: ResidualPolicy | None
     ) -> Graph:
         """The graph of a sequence; the same object for the same elements and stream."""
-        key = (id(elements), stream, id(policy))
+        key = (id(elements), stream, policy)
         if key not in self.known:
             self.known[key] = (self._lower(elements, stream, policy), elements)
         return self.known[key][0]
@@ -46,7 +49,7 @@ class _Regions:
             scope = build.within(element.name)
             value = element.component.lower(scope, value, _Children(self, element))
         graph.output = value
-        return graph
+        return routed(graph)
 
 
 class _Children:
@@ -95,6 +98,13 @@ class GraphBuilder:
         """An operation with several outputs."""
         node = self._node(op, inputs, name, ())
         return tuple(node.value(port) for port in range(len(node.types)))
+
+    def changed(self, region: Region, change: Callable[[Op], Op]) -> Region:
+        """The region with another operation in the place of each."""
+        assert isinstance(region, Graph)
+        return region.rebuilt(
+            lambda old, node, now: Replacement.by(replace(node, op=change(node.op)))
+        )
 
     def _node(
         self, op: Op, inputs: tuple[Value, ...], name: str | None, regions: Sequence[Region]

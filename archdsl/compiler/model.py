@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,15 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from archdsl.blocks.nn import packed
 from archdsl.blocks.nn.attention import SoftmaxAttention
-from archdsl.blocks.nn.base import Context, State
+from archdsl.blocks.nn.base import Context, State, widened
 from archdsl.blocks.nn.cell import CellRecurrence
 from archdsl.blocks.nn.dense import Head
+from archdsl.blocks.nn.dynamic import DynamicConvolution
+from archdsl.blocks.nn.fourier import FourierMix
+from archdsl.blocks.nn.learner import LearnerMemory
+from archdsl.blocks.nn.loop import Loop
 from archdsl.blocks.nn.memory import DecayMemory, DeltaMemory, ScanMemory
-from archdsl.blocks.nn.structure import RegionModule
+from archdsl.blocks.nn.structure import RegionModule, Step
 from archdsl.compiler.cost import Cost
-from archdsl.compiler.emit import fill, tie_heads
+from archdsl.compiler.emit import fill, tie_heads, tie_routers
 from archdsl.compiler.graph import Graph
+from archdsl.kernels.shell.loss import linear_cross_entropy
 
 if TYPE_CHECKING:
     from archdsl.compiler.arch import Arch
@@ -29,7 +36,10 @@ IGNORED = -100
 LOGITS_AT_ONCE = 2**24
 """Logits a loss holds at a time, in elements."""
 
-HIDDEN = (SoftmaxAttention, DecayMemory, DeltaMemory, ScanMemory, CellRecurrence)
+HIDDEN = (
+    SoftmaxAttention, DecayMemory, DeltaMemory, ScanMemory, CellRecurrence, FourierMix,
+    DynamicConvolution, LearnerMemory,
+)  # fmt: skip
 """Modules whose (first) output ``[B, T, D]`` is a mixer's hidden representation."""
 
 
@@ -38,23 +48,44 @@ class Model(RegionModule):
 
     ``model(tokens)`` gives logits for ``[B, T]`` tokens. :meth:`init_state`, :meth:`step` and
     :meth:`prefill` decode: the same outputs, token by token or in chunks of any size.
+
+    Attributes:
+        number: of the training step that the next :meth:`loss` belongs to; it counts them itself.
+        seed: of what is drawn in a training step, with its number: the depth of a loop.
     """
 
     def __init__(self, arch: Arch, graph: Graph) -> None:
         super().__init__()
         self.arch = arch
         self.graph = graph
+        self.number = self.seed = 0
         fill(self, graph)
         tie_heads(self)
+        self.draws = bool(self.loops())
+        self.decodable = self.cost.causal
+        tie_routers(self)
 
     @property
     def cost(self) -> Cost:
         """What it costs; see :class:`archdsl.compiler.cost.Cost`."""
         return Cost(self.arch.graph)
 
-    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
-        """Logits for every position: ``[B, T]`` int64 → ``[B, T, V]``."""
-        return self.run(tokens, None, Context())[0]
+    def loops(self) -> list[tuple[str, Loop]]:
+        """Its loops by path; ``loop.times = 64`` sets how often one runs when not training."""
+        return [(name, module) for name, module in self.named_modules() if isinstance(module, Loop)]
+
+    def forward(self, tokens: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Logits for every position: ``[B, T]`` int64 → ``[B, T, V]``.
+
+        Args:
+            tokens: ``[B, T]``.
+            cu_seqlens: ``[N + 1]`` offsets of N sequences packed in ``[1, T]``; nothing passes from one
+                to the next, and positions count from the start of each.
+
+        Raises:
+            ValueError: the offsets do not cut the tokens into sequences.
+        """
+        return self.run(tokens, None, _packed(Context(), tokens, cu_seqlens))[0]
 
     def features(self, tokens: Tensor) -> Tensor:
         """What the head reads: ``[B, T]`` int64 → ``[B, T, D]``."""
@@ -67,21 +98,57 @@ class Model(RegionModule):
         assert isinstance(head, Head), "there is no head at the model's end"
         return head.table
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
         """Mean cross-entropy in nats over targets that are not -100, plus auxiliary losses.
 
         Args:
             tokens: ``[B, T]``.
             targets: ``[B, T]``, or ``[B]`` for a classifier.
+            cu_seqlens: offsets of packed sequences, as for :meth:`forward`.
 
         Logits are only computed where there is a target, and never all at once if they are many.
         """
-        context = Context()
+        context = _packed(self._learning(), tokens, cu_seqlens)
         head = self.operation(self.program[-1])
         assert isinstance(head, Head), "a loss needs a head at the model's end"
         features, _ = self.run(tokens, None, context, steps=len(self.program) - 1)
         total = cross_entropy(features.flatten(0, -2), targets.flatten(), head)
         return torch.stack([total, *context.auxiliary]).sum() if context.auxiliary else total
+
+    def _learning(self) -> Context:
+        """A context of one training step; of an evaluation, where nothing is trained."""
+        if not (self.draws and self.training and torch.is_grad_enabled()):
+            return Context()
+        self.number += 1
+        return Context(number=self.number - 1, seed=self.seed)
+
+    def _step(
+        self,
+        step: Step,
+        registers: dict[int, Tensor],
+        state: State | None,
+        kept: State,
+        context: Context,
+    ) -> None:
+        module = self.operation(step)
+        if isinstance(module, Loop) and module.exit is not None and _one_token(registers, context):
+            context.readout = partial(self._rest, step, dict(registers), state, context)
+        super()._step(step, registers, state, kept, context)
+
+    def _rest(
+        self,
+        step: Step,
+        registers: dict[int, Tensor],
+        state: State | None,
+        context: Context,
+        x: Tensor,
+    ) -> Tensor:
+        """Logits of what a step may give, ``x``, through the layers behind it."""
+        ahead = Context(position=context.position, carried=dict(context.carried))
+        registers = {**registers, step.outputs[0]: x}
+        for after in self.program[self.program.index(step) + 1 :]:
+            super()._step(after, registers, state, {}, ahead)
+        return registers[self.result]
 
     def init_state(self, batch: int) -> State:  # type: ignore[override]
         """The state before the first token, for ``batch`` sequences."""
@@ -145,7 +212,7 @@ class Model(RegionModule):
         save(self, path)
 
     def _decodable(self) -> None:
-        if not self.cost.causal:
+        if not self.decodable:
             raise ValueError(
                 "this model sees the whole sequence at once, so it cannot decode token by token:"
                 " it has a layer that is not causal"
@@ -154,6 +221,19 @@ class Model(RegionModule):
     def extra_repr(self) -> str:
         """The hash of the architecture."""
         return f"architecture {self.arch.hash[:12]}"
+
+
+def _one_token(registers: dict[int, Tensor], context: Context) -> bool:
+    """Whether this call decodes a single token."""
+    return context.keep and next(iter(registers.values())).shape[1] == 1
+
+
+def _packed(context: Context, tokens: Tensor, cu_seqlens: Tensor | None) -> Context:
+    """The context with the offsets of packed sequences."""
+    if cu_seqlens is not None:
+        packed.check(tokens, cu_seqlens)
+        context.cu_seqlens = cu_seqlens
+    return context
 
 
 def leaves(state: Any) -> Iterator[Tensor]:
@@ -180,18 +260,21 @@ def drawn(
 
 def cross_entropy(features: Tensor, targets: Tensor, head: Head) -> Tensor:
     """Mean cross-entropy of a head's logits: features ``[N, D]``, targets ``[N]``."""
+    fused = head.backend is None and not torch.compiler.is_compiling()
+    if fused and not torch.is_autocast_enabled(features.device.type):
+        return linear_cross_entropy(features, head.table, head.bias, targets, LOGITS_AT_ONCE)
     if not torch.compiler.is_compiling():
         counted = targets != IGNORED
         features, targets = features[counted], targets[counted]
     size = max(1, LOGITS_AT_ONCE // head.table.shape[0])
     if len(targets) <= size or torch.compiler.is_compiling():
-        return F.cross_entropy(head(features).float(), targets, ignore_index=IGNORED)
+        return F.cross_entropy(widened(head(features)), targets, ignore_index=IGNORED)
     return _chunked(features, targets, head, size)
 
 
 def _chunked(features: Tensor, targets: Tensor, head: Head, size: int) -> Tensor:
     def part(rows: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(head(rows).float(), wanted, reduction="sum")
+        return F.cross_entropy(widened(head(rows)), wanted, reduction="sum")
 
     pairs = zip(features.split(size), targets.split(size), strict=True)  # type: ignore[no-untyped-call]
     parts = [checkpoint(part, rows, wanted, use_reentrant=False) for rows, wanted in pairs]

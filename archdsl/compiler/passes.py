@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from archdsl.compiler.fusion import fuse_epilogues, merge_projections
+from archdsl.compiler.fusion import fuse, merge_projections
 from archdsl.compiler.graph import Graph
 from archdsl.compiler.kernels import select_kernels
 from archdsl.compiler.recognise import recognise
@@ -18,7 +18,7 @@ Pass = Callable[[Graph], Graph]
 PIPELINE: Mapping[str, Pass] = {
     "recognise": recognise,
     "merge": merge_projections,
-    "fuse": fuse_epilogues,
+    "fuse": fuse,
     "kernels": select_kernels,
 }
 """Passes by the name of the stage they leave, in order; ``lower`` is the stage before the first."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
 
 from archdsl.blocks.asking import SearchSection, Task, TrainSection
+from archdsl.blocks.equations import spellable
 from archdsl.compiler import quantities as q
 from archdsl.compiler.components import body as body_of
 from archdsl.compiler.components import settle
 from archdsl.compiler.context import At, Call
 from archdsl.compiler.elaborate import Elaborator
-from archdsl.compiler.expect import LAYERS, NUMBER, Expect, fields
+from archdsl.compiler.expect import LAYERS, NUMBER, Expect, Number, fields
 from archdsl.compiler.terms import Broken, Built, Choice, Constant, Make, Run, Series, Term
+from archdsl.compiler.values import unspellable
 from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity, Span, did_you_mean
 from archdsl.grammar import ast
 
@@ -229,7 +233,7 @@ class Planner:
             case ast.Component():
                 return self._named_quantity(expression, at, measures=measures)
         term = self.elaborator.term(expression, at)
-        return Built(expression.span, (term,), q.Figure)
+        return Built(expression.span, (term,), partial(_figure, expression.span))
 
     def _combined(self, sign: Any, left: Term, right: Term, expression: ast.Expression) -> Term:
         return Built(expression.span, (left, right), lambda a, b: q.Combined(sign, a, b))
@@ -247,7 +251,8 @@ class Planner:
                     return Broken(expression.span)
                 if isinstance(definition.value, ast.Component | ast.Binary | ast.Unary | ast.Group):
                     return self._quantity(definition.value, inner, measures=measures)
-            return Built(expression.span, (self.elaborator.term(expression, at),), q.Figure)
+            term = self.elaborator.term(expression, at)
+            return Built(expression.span, (term,), partial(_figure, expression.span))
         cost = q.COSTS.get(expression.text)
         if cost is None:
             raise ArchError(self._unknown_cost(expression, at))
@@ -302,6 +307,13 @@ class Planner:
             label=did_you_mean(expression.text, known),
             help=f"costs: {', '.join(q.COSTS)}",
         )
+
+
+def _figure(span: Span, number: Number) -> q.Figure:
+    """A number in a requirement or an objective."""
+    if not spellable(Fraction(number)):
+        raise ArchError(unspellable("this", span))
+    return q.Figure(number)
 
 
 def opening(item: ast.Node, word: str) -> Span:

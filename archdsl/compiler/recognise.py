@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from archdsl.blocks.op import Op
 from archdsl.blocks.ops.cell import CellRecurrence
+from archdsl.blocks.ops.learner import LearnerMemory
 from archdsl.blocks.ops.memory import DecayMemory, DeltaMemory, Memory, Recurrence, ScanMemory
 from archdsl.compiler.graph import Graph, Node, Now, Replacement
+from archdsl.compiler.learned_names import described, learning
 
 NAMES: dict[tuple[str, str, str], str] = {
     ("matrix", "dot", "none"): "linear attention",
@@ -19,6 +21,9 @@ NAMES: dict[tuple[str, str, str], str] = {
     ("matrix", "l2", "constant"): "DeltaNet with a constant decay: no published name",
     ("matrix", "l2", "head"): "Gated DeltaNet",
     ("matrix", "l2", "channel"): "Kimi Delta Attention (KDA)",
+    ("vector", "l2", "none"): "a delta rule a channel: no published name",
+    ("vector", "l2", "constant"): "a delta rule a channel of constant decay: no published name",
+    ("vector", "l2", "head"): "a gated delta rule a channel: no published name",
     ("vector", "dot", "none"): "a running sum",
     ("vector", "dot", "constant"): "a running mean of constant decay",
     ("vector", "dot", "head"): "a running mean of one decay",
@@ -40,6 +45,8 @@ VARIANTS: tuple[tuple[str, Callable[[Memory], bool]], ...] = (
 
 def name_of(point: Memory) -> str:
     """The published name of a point."""
+    if point.rule is not None:
+        return described(point.rule)
     variant = next((name for name, fits in VARIANTS if fits(point)), None)
     return variant or NAMES[point.memory, point.bias, point.decay]
 
@@ -85,7 +92,9 @@ def cell_plan(cell: CellRecurrence) -> tuple[str, str]:
 
 def family_of(point: Memory) -> Op:
     """The family operation that computes a point exactly."""
-    if point.memory == "vector":
+    if point.rule is not None:
+        return LearnerMemory(heads=point.heads, rule=point.rule, scale=point.scale)
+    if point.memory == "vector" and point.bias == "dot":
         return ScanMemory(width=point.value_dim, decay=point.decay)
     shared = {name: getattr(point, name) for name in Recurrence.model_fields}
     return DecayMemory(**shared) if point.bias == "dot" else DeltaMemory(**shared)
@@ -93,6 +102,8 @@ def family_of(point: Memory) -> Op:
 
 def reason(point: Memory, family: Op) -> str:
     """Why that family: what the update is."""
+    if isinstance(family, LearnerMemory):
+        return learning(family.rule)
     if isinstance(family, ScanMemory):
         return "its state is a vector and linear in itself, so family `scan`"
     retention = "no decay" if point.decay == "none" else f"a decay a {point.decay}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from functools import cached_property
-from time import monotonic
+from time import thread_time
 
 from archdsl.blocks.asking import SearchSection, Task
 from archdsl.compiler.arch import Arch, Assignment
 from archdsl.compiler.counting import ONE, Counter, Draw, Factor, TooEntangled
-from archdsl.compiler.explore import Layouts, layouts
+from archdsl.compiler.explore import Budget, Layouts, layouts
 from archdsl.compiler.infeasible import Look
 from archdsl.compiler.program import Plan
 from archdsl.compiler.quantities import Objective, Requirement
@@ -20,20 +20,17 @@ from archdsl.compiler.terms import Choose, LayerTerm, Run, Site
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
 from archdsl.grammar import ast
 
-FEW = 4_000
-"""Up to so many architectures a space is searched through rather than drawn from."""
-
 DRAWS = 200
 """How many draws are rejected before a small space is searched through instead."""
 
 FIRST_DRAWS = 8
 """How many random architectures are looked at before all of them are, in turn."""
 
-HANDFUL = 64
-"""Up to so many architectures are looked through without looking at the clock."""
+MOST_LOOKS = 4_000
+"""How many architectures are looked at for one draw before none counts as feasible."""
 
-MOST_DRAWS = 2_000
-"""How many draws are rejected before a large space counts as infeasible."""
+MOST_OPERATIONS = 40_000
+"""How many operations they may have together."""
 
 
 class Space:
@@ -79,14 +76,14 @@ class Space:
 
     # --- counting ---------------------------------------------------------------------------------
 
-    def layouts(self, term: LayerTerm) -> Layouts:
-        """Everything one container of the space may run.
+    def layouts(self, term: LayerTerm, budget: Budget | None = None) -> Layouts:
+        """Everything one container of the space may run, found once.
 
         Raises:
             ArchError: its arguments can be combined in too many ways.
         """
         if term not in self._layouts:
-            self._layouts[term] = layouts(term)
+            self._layouts[term] = layouts(term, budget)
         return self._layouts[term]
 
     @cached_property
@@ -166,58 +163,59 @@ class Space:
             ArchError: there is none (``nothing-feasible``), or none was found.
         """
         rng, look = random.Random(seed), Look()
-        total = self.count()
-        for _ in range(DRAWS if total <= FEW else MOST_DRAWS):
+        for _ in range(DRAWS if self._few else self._affordable):
             arch = self._draw(rng)
-            if arch is not None and look.feasible(arch):
+            if look.feasible(arch):
                 return arch
-        if total > FEW:
+        if not self._few:
             raise ArchError(look.diagnostic(self, everything=False))
-        if not self.all_feasible:
-            raise ArchError(self.infeasibility() or look.diagnostic(self, everything=True))
-        return self.arch(rng.choice(self.all_feasible))
+        feasible, look = self._everything
+        if not feasible:
+            raise ArchError(look.diagnostic(self, everything=True))
+        return self.arch(rng.choice(feasible))
 
-    def infeasibility(self, seconds: float = float("inf")) -> Diagnostic | None:
+    @cached_property
+    def _affordable(self) -> int:
+        """How many architectures can be looked at for one draw."""
+        size = sum(1 for _ in self.decide(lambda site: 0).graph.walk())
+        return max(1, min(MOST_LOOKS, MOST_OPERATIONS // max(size, 1)))
+
+    @cached_property
+    def _few(self) -> bool:
+        """Whether there are so few architectures that all can be looked at."""
+        return self.count() <= self._affordable
+
+    @cached_property
+    def _everything(self) -> tuple[list[Assignment], Look]:
+        """The assignments that keep the requirements, and how near the others came; for few."""
+        look = Look()
+        return [arch.assignment for arch in self.enumerate() if look.feasible(arch)], look
+
+    def infeasibility(self, seconds: float) -> Diagnostic | None:
         """That nothing keeps the requirements; ``None`` where something does, or time is up.
 
-        A space of up to :data:`HANDFUL` architectures is looked through whatever the time.
+        Args:
+            seconds: of this thread, each time for looking and for finding what it is due to.
         """
-        end, look = monotonic() + seconds, Look()
+        end, look = thread_time() + seconds, Look()
         for seed in range(FIRST_DRAWS if self.count() > FIRST_DRAWS else 0):
-            arch = self._draw(random.Random(seed))
-            if arch is not None and look.feasible(arch):
+            if look.feasible(self.draw(seed)) or thread_time() > end:
                 return None
         look = Look()
         for arch in self.enumerate():
-            if look.feasible(arch) or (look.seen > HANDFUL and monotonic() > end):
+            if look.feasible(arch) or thread_time() > end:
                 return None
-        return look.diagnostic(self, everything=True)
+        return look.diagnostic(self, everything=True, seconds=seconds)
 
     def draw(self, seed: int) -> Arch:
-        """A uniform draw, constraints aside.
+        """A uniform draw, constraints aside."""
+        return self._draw(random.Random(seed))
 
-        Raises:
-            ArchError: the choices drawn do not fit together, which only happens in a space too large
-                to be checked whole.
-        """
-        return self._drawn(random.Random(seed))
-
-    def _drawn(self, rng: random.Random) -> Arch:
+    def _draw(self, rng: random.Random) -> Arch:
         self.count()
         out = Draw(rng)
         self._factor.draw(ONE, out)
         return self.decide(lambda site: out.assignment[site.path])
-
-    def _draw(self, rng: random.Random) -> Arch | None:
-        try:
-            return self._drawn(rng)
-        except ArchError:
-            return None
-
-    @cached_property
-    def all_feasible(self) -> list[Assignment]:
-        """The assignments of every architecture that keeps the requirements; for small spaces."""
-        return [arch.assignment for arch in self.enumerate() if arch.feasible]
 
     def mutate(self, arch: Arch, seed: int) -> Arch:
         """A neighbour: one active choice drawn again, and what that makes active drawn as well.
@@ -229,11 +227,11 @@ class Space:
             return arch
         for _ in range(DRAWS):
             changed = self._changed(arch, rng)
-            if changed is not None and changed.feasible:
+            if changed.feasible:
                 return changed
         return self._another(arch, rng)
 
-    def _changed(self, arch: Arch, rng: random.Random) -> Arch | None:
+    def _changed(self, arch: Arch, rng: random.Random) -> Arch:
         path = rng.choice(list(arch.assignment))
         kept = dict(arch.assignment)
 
@@ -243,19 +241,16 @@ class Space:
             known = kept.get(site.path)
             return known if known is not None and known < site.size else rng.randrange(site.size)
 
-        try:
-            return self.decide(choose)
-        except ArchError:
-            return None
+        return self.decide(choose)
 
     def _another(self, arch: Arch, rng: random.Random) -> Arch:
         """Any other feasible architecture, else the same."""
-        if self.count() <= FEW:
-            others = [each for each in self.all_feasible if each != arch.assignment]
+        if self._few:
+            others = [each for each in self._everything[0] if each != arch.assignment]
             return self.arch(rng.choice(others)) if others else arch
         for _ in range(DRAWS):
             other = self._draw(rng)
-            if other is not None and other.feasible and other != arch:
+            if other.feasible and other != arch:
                 return other
         return arch
 
@@ -267,20 +262,17 @@ class Space:
         rng = random.Random(seed)
         for _ in range(DRAWS):
             child = self._child(a, b, rng)
-            if child is not None and child.feasible:
+            if child.feasible:
                 return child
         return rng.choice([a, b])
 
-    def _child(self, a: Arch, b: Arch, rng: random.Random) -> Arch | None:
+    def _child(self, a: Arch, b: Arch, rng: random.Random) -> Arch:
         def choose(site: Site) -> int:
             known = [p.assignment[site.path] for p in (a, b) if site.path in p.assignment]
             known = [index for index in known if index < site.size]
             return rng.choice(known) if known else rng.randrange(site.size)
 
-        try:
-            return self.decide(choose)
-        except ArchError:
-            return None
+        return self.decide(choose)
 
     # --- requirements -----------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from archdsl.blocks.base import Component, Ratio
-from archdsl.blocks.equations import number_text
+from archdsl.blocks.equations import Apply, Constant, Name, number_text
+from archdsl.blocks.equations import text as equation_text
 from archdsl.compiler.expect import Expect, fields
 
 
@@ -17,6 +18,8 @@ def value_text(value: Any, expect: Expect) -> str:
     """A value as it would be written where ``expect`` is expected."""
     if value is None:
         return "none"
+    if isinstance(value, Constant | Name | Apply):
+        return equation_text(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | Fraction | float):
@@ -68,7 +71,7 @@ UNITS = {
 
 def quantity_text(number: Fraction) -> str:
     """A number with a suffix where that makes it short: ``4M``, ``256KiB``."""
-    if number.denominator == 1 and number != 0:
+    if number.denominator == 1 and 0 < abs(number) < 10**24:
         for suffix, unit in UNITS.items():
             if number % unit == 0:
                 return f"{number // unit}{suffix}"

@@ -37,9 +37,9 @@ def written_out(
         found = f"`{expression.text}`, {unknown.listed_kinds(_kinds(item))}"
         raise ArchError(wrong_type(at, expression.span, found))
     parameters = [parameter.name for parameter in item.parameters or ()]
-    before = len(elaborator.report.diagnostics)
+    before = elaborator.report.told
     given = bind(expression.text, parameters, calls, elaborator.report)
-    misnamed = len(elaborator.report.diagnostics) > before
+    misnamed = elaborator.report.told > before
     frame = use_frame(elaborator, scope, item, expression, at, given)
     lacking = [name for name in parameters if name not in frame.parameters]
     for name in lacking if not misnamed else ():

@@ -7,8 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 from archdsl.blocks.base import Ratio
+from archdsl.blocks.equations import spellable
 from archdsl.compiler.context import At
-from archdsl.compiler.expect import Expect, Number, spelt, whole
+from archdsl.compiler.expect import NUMBER, Expect, Number, spelt, whole
 from archdsl.compiler.spelling import count_text
 from archdsl.compiler.terms import Progression
 from archdsl.diagnostics import ArchError, Diagnostic, Span
@@ -41,14 +42,23 @@ def typed(at: At, span: Span) -> Callable[[Number], Any]:
     """
     expect, what, spot = at.expect, at.what, at.frame.spot(span)
     via = ((at.via, f"it becomes {at.what} here"),) if at.via and at.via != span else ()
+    passing = at.expect == NUMBER  # a part of a calculation, which is never written down
 
     def convert(value: Number) -> Any:
+        if not (passing or spellable(Fraction(value))):
+            raise ArchError(unspellable(what, spot, via))
         fitting = fit(value, expect)
         if fitting is None:
             raise ArchError(_unfit(value, expect, what, spot, via))
         return fitting
 
     return convert
+
+
+def unspellable(what: str, span: Span, related: tuple[tuple[Span, str], ...] = ()) -> Diagnostic:
+    """A number that no closed file could say."""
+    message = f"{what} would be a number of more digits than can be written down"
+    return Diagnostic("number-too-large", message, span, related=related)
 
 
 def fit(value: Number, expect: Expect) -> Number | None:

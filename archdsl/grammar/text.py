@@ -42,6 +42,15 @@ def read_source(path: str | PathLike[str]) -> Source:
             data = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         raise ArchError(_unreadable(name, error)) from None
+    return source_of(name, data)
+
+
+def source_of(name: str, data: bytes) -> Source:
+    """The text that bytes are, shown under ``name``; more than :data:`LARGEST_FILE` need not be given.
+
+    Raises:
+        ArchError: it is too large or not UTF-8.
+    """
     if len(data) > LARGEST_FILE:
         raise ArchError(_too_large(Source(name, ""), f"more than {LARGEST_FILE >> 20} MiB"))
     return Source(name, _decode(name, data))

@@ -2,12 +2,18 @@
 
 `measure(case)` compares a form with the float64 reference, and only if that holds times it, beside
 the limit (the family's own matrix products run alone, and one pass over every input, output and
-gradient, both timed in the same process) and the token loop.
+gradient, both timed in the same process), the token loop, and a peer where one is given.
 """
 
+import os
+import platform
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -17,7 +23,16 @@ from torch.nn import functional
 from archdsl.kernels.decay import decay
 from archdsl.kernels.decay.flops import default_chunk
 from archdsl.kernels.delta import delta, delta_general
+from archdsl.kernels.peers import Peer
 from archdsl.kernels.scan import scan
+
+FAMILIES = ("scan", "decay", "delta")
+
+LONG = 16_384
+"""Length of the rows that show how the time grows."""
+
+PEER_PARITY = 2e-2
+"""Largest RMS ratio of a peer's output to ours for which its time is worth showing."""
 
 PARITY = {torch.float32: 1e-5, torch.float64: 1e-10, torch.bfloat16: 2e-2}
 """Largest RMS ratio, per head, of any output or gradient against float64."""
@@ -78,7 +93,8 @@ def make(case: Case) -> Inputs:
     batch, length = case.batch, 1 if case.mode == "step" else case.length
     if case.family == "scan":
         shape = (batch, length, case.width)
-        return {"a": torch.sigmoid(_normal(*shape)), "b": _normal(*shape)}
+        x = {"a": torch.sigmoid(_normal(*shape)), "b": _normal(*shape)}
+        return x | ({"state": _normal(batch, case.width)} if case.mode == "step" else {})
     wide = (batch, length, case.heads, case.width)
     x = {name: _normal(*wide) for name in "qkv"}
     gate = wide if case.variant in ("per channel", "kda", "rwkv7") else wide[:3]
@@ -87,6 +103,8 @@ def make(case: Case) -> Inputs:
     if case.family == "delta":
         x["k"] = functional.normalize(x["k"], dim=-1)
         x["beta"] = torch.sigmoid(_normal(*wide[:3]))
+    if case.mode == "step":
+        x["state"] = _normal(batch, case.heads, case.width, case.width)
     return x
 
 
@@ -94,19 +112,19 @@ def call(case: Case) -> Run:
     """The kernel call of a case, as a function of inputs and backend."""
 
     def run(x: Inputs, backend: str | None) -> tuple[Tensor, ...]:
-        scale, log = case.width**-0.5, x.get("log_decay")
+        how: dict[str, Any] = {"initial_state": x.get("state"), "backend": backend}
         if case.family == "scan":
-            return scan(x["a"], x["b"], backend=backend)
+            return scan(x["a"], x["b"], **how)
+        qkv, log = (x["q"], x["k"], x["v"]), x.get("log_decay")
+        how["scale"] = case.width**-0.5
         if case.family == "decay":
-            out, state = decay(x["q"], x["k"], x["v"], log, scale=scale, backend=backend)
+            out, state = decay(*qkv, log, **how)
             assert isinstance(state, Tensor)
             return out, state
         if case.variant == "rwkv7":
             right = x["k"] * x["beta"].unsqueeze(-1)
-            return delta_general(
-                x["q"], x["k"], x["v"], -x["k"], right, log, scale=scale, backend=backend
-            )
-        return delta(x["q"], x["k"], x["v"], x["beta"], log, scale=scale, backend=backend)
+            return delta_general(*qkv, -x["k"], right, log, **how)
+        return delta(*qkv, x["beta"], log, **how)
 
     return run
 
@@ -139,18 +157,33 @@ def parity(case: Case) -> float:
     return max(_ratio(y.cpu(), z) for y, z in zip(found, expected, strict=True))
 
 
+SHORT, LASTING = 0.5, 3000.0
+"""Milliseconds below which calls are timed many at a time, and above which one is enough."""
+
+
 def clock(function: Callable[[], Any], repeat: int = 7, warm: int = 2) -> float:
-    """Median milliseconds of a call, the device idle before and after."""
-    times = []
-    for _ in range(warm + repeat):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        start = time.perf_counter()
+    """Median milliseconds of a call, the device idle before and after.
+
+    Short calls are timed in groups, a call of seconds once.
+    """
+    first = _elapsed(function, 1)
+    if first > LASTING:
+        return first
+    first = min([first, *(_elapsed(function, 1) for _ in range(warm - 1))])
+    group = 1 if first > SHORT else max(1, int(20 * SHORT / max(first, 1e-3)))
+    return sorted(_elapsed(function, group) for _ in range(repeat))[repeat // 2]
+
+
+def _elapsed(function: Callable[[], Any], group: int) -> float:
+    """Milliseconds a call, of `group` calls in a row."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(group):
         function()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) * 1e3)
-    return sorted(times[warm:])[repeat // 2]
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1e3 / group
 
 
 def products(case: Case) -> list[tuple[int, int, int]]:
@@ -165,30 +198,49 @@ def products(case: Case) -> list[tuple[int, int, int]]:
     return [pairs] * 2 + [mixed] * 2 + [read] * 2 + [write]
 
 
-def limit(case: Case) -> float:
-    """Milliseconds the matrix products and one pass over the bytes need, measured now."""
+def limit(case: Case, repeat: int = 7) -> float:
+    """Milliseconds the matrix products and one pass over the bytes need, measured now.
+
+    A step has no products to speak of: it reads its inputs, the state above all.
+    """
     x = {name: value.to(case.device, case.dtype) for name, value in make(case).items()}
+    if case.mode == "step":
+        return clock(lambda: [y.sum() for y in x.values()], repeat)
     outputs = 1 if case.family != "scan" else 0
     tensors = [*x.values(), x["q" if outputs else "b"]]
     passes = tensors if case.mode == "fwd" else tensors * 2
     targets = [torch.empty_like(value) for value in passes]
-    total = clock(lambda: [y.copy_(z) for y, z in zip(targets, passes, strict=True)])
-    if case.family == "scan" or case.mode == "step":
+    total = clock(lambda: [y.copy_(z) for y, z in zip(targets, passes, strict=True)], repeat)
+    if case.family == "scan":
         return total
     lanes = case.batch * case.heads * -(-case.length // default_chunk(case.length))
     for rows, inner, columns in products(case):
         left = torch.randn(lanes, rows, inner, device=case.device, dtype=case.dtype)
         right = torch.randn(lanes, inner, columns, device=case.device, dtype=case.dtype)
         out = torch.empty(lanes, rows, columns, device=case.device, dtype=case.dtype)
-        once = clock(lambda: torch.bmm(left, right, out=out))  # noqa: B023
+        once = clock(lambda: torch.bmm(left, right, out=out), repeat)  # noqa: B023
         total += once * (1 if case.mode == "fwd" else 3)
     return total
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Nothing on standard error, where the profiler's library announces itself."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def peak(function: Callable[[], Any]) -> int:
     """Most bytes allocated at once during a call, beyond what was there before (CPU)."""
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+    with _muted(), torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
         function()
     assert profiler.profiler is not None
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -220,49 +272,187 @@ def work(case: Case, x: Inputs, run: Run, backend: str | None) -> Callable[[], A
     return both
 
 
-def measure(case: Case, loop: bool = True) -> Row:
-    """Parity, then time, limit, token loop and peak memory of a case."""
-    error = parity(case)
+def compared(case: Case, run: Run, x: Inputs) -> float:
+    """Worst error of a compiled call's outputs and gradients, whose inputs are `x`, to the eager."""
+    found, expected = (_differentiate(each, x, None) for each in (run, call(case)))
+    return max(_ratio(y.double(), z.double()) for y, z in zip(found, expected, strict=True))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: calls per timing, the token loop or not, which peers."""
+
+    repeat: int = 5
+    loop: bool = True
+    peers: Mapping[tuple[str, str], Peer] | None = None
+
+
+def measure(case: Case, effort: Effort | None = None) -> Row:
+    """Parity, then time, limit, token loop, peer and peak memory of a case."""
+    effort = effort or Effort()
     row = Row(
         family=case.family, variant=case.variant, shape=case.shape, mode=case.mode,
         dtype=str(case.dtype).removeprefix("torch."), device=case.device,
         compiled=case.compiled, ms=None, limit_ms=None, loop_ms=None, peer=None, peer_ms=None,
-        parity=error, peak_bytes=None,
+        parity=parity(case), peak_bytes=None,
     )  # fmt: skip
-    if not error <= PARITY[case.dtype]:
-        return row
     x = {name: value.to(case.device, case.dtype) for name, value in make(case).items()}
-    run: Run = torch.compile(call(case), fullgraph=True) if case.compiled else call(case)
-    function = work(case, x, run, None)
-    row["ms"] = clock(function)
-    row["limit_ms"] = limit(case)
-    if loop:
-        row["loop_ms"] = clock(work(case, x, call(case), "reference"), repeat=1, warm=1)
-    if case.device == "cpu":
-        row["peak_bytes"] = peak(function)
+    run = call(case)
+    if case.compiled and row["parity"] <= PARITY[case.dtype]:
+        run = torch.compile(run, fullgraph=True)
+        row["parity"] = max(row["parity"], compared(case, run, x))
+    if row["parity"] <= PARITY[case.dtype]:  # false for NaN
+        _time(case, effort, row, x, run)
     return row
 
 
-def cases(device: str = "cpu", families: Iterable[str] = ("scan", "decay", "delta")) -> list[Case]:
-    """The standard table: every family and variant, eager and compiled, and its decode step."""
+def _time(case: Case, effort: Effort, row: Row, x: Inputs, run: Run) -> None:
+    """Fill in what a row whose parity holds may show."""
+    function = work(case, x, run, None)
+    repeat = min(effort.repeat, 3) if case.length >= LONG else effort.repeat
+    row["ms"], row["limit_ms"] = clock(function, repeat), limit(case, repeat)
+    if effort.loop and not case.compiled and _loop_bytes(case) <= LOOP_BYTES:
+        row["loop_ms"] = clock(work(case, x, call(case), "reference"), repeat=1, warm=1)
+    if case.device == "cpu":
+        row["peak_bytes"] = peak(function)
+    else:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        row["peak_bytes"] = torch.cuda.max_memory_allocated() - before
+    peer = (effort.peers or {}).get((case.family, case.variant))
+    long = case.device == "cpu" and case.length >= LONG
+    if peer is not None and case.mode != "step" and not case.compiled and not long:
+        row["peer"], row["peer_ms"] = peer.name, _time_peer(case, effort, x, peer)
+
+
+def _loop_bytes(case: Case) -> int:
+    """Bytes of every token's state."""
+    wide = case.width if case.family == "scan" else case.heads * case.width**2
+    return 4 * case.batch * case.length * wide
+
+
+def _time_peer(case: Case, effort: Effort, x: Inputs, peer: Peer) -> float | None:
+    """Milliseconds of a peer, None where its output is not ours or it fails here."""
+
+    def run(x: Inputs, backend: str | None) -> tuple[Tensor, ...]:
+        return peer.run(x, case.width**-0.5), x["b" if "b" in x else "v"]
+
+    try:
+        with torch.no_grad():
+            found, expected = run(x, None)[0], call(case)(x, None)[0]
+        if not _ratio(found.double(), expected.double()) <= PEER_PARITY:
+            return None
+        return clock(work(case, x, run, None), min(effort.repeat, 3), warm=1)
+    except (RuntimeError, NotImplementedError, AssertionError):
+        return None
+
+
+VARIANTS = {
+    "scan": ("real",),
+    "decay": ("per head", "per channel"),
+    "delta": ("deltanet", "gated", "kda", "rwkv7"),
+}
+"""What the standard table times of each family."""
+
+GROWTH = ("real", "per head", "per channel", "gated")
+"""Variants that the standard table times at a long length, too."""
+
+GPU_SHAPES = (
+    (1, 8192, 96, 128), (2, 16384, 16, 128), (4, 2048, 16, 128), (4, 4096, 64, 128),
+    (8, 2048, 32, 256), (8, 1024, 8, 64),
+)  # fmt: skip
+"""Batch, length, heads and width in flash-linear-attention's benchmark."""
+
+LOOP_BYTES = 1 << 30
+"""States of a token loop, kept for its backward, beyond which it is not timed."""
+
+
+def cases(
+    device: str = "cpu", families: Iterable[str] = FAMILIES, sizes: Mapping[str, int] | None = None
+) -> list[Case]:
+    """The standard table: every family and variant eager, a decode step, long ones, and compiled.
+
+    `sizes` sets batch, length, heads or width in place of the standard ones (and of the long rows).
+    """
+    given = dict(sizes or {})
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     found = [
-        Case("scan", "real", width=1024),
-        Case("decay", "per head"),
-        Case("decay", "per channel"),
-        Case("delta", "deltanet"),
-        Case("delta", "gated"),
-        Case("delta", "kda"),
-        Case("delta", "rwkv7"),
-    ]
-    found = [replace(case, device=device) for case in found if case.family in set(families)]
-    compiled = [replace(case, compiled=True) for case in found]
-    steps = [replace(case, mode="step", length=1) for case in found]
-    return [*found, *compiled, *steps]
+        Case(family, variant, device=device, dtype=dtype, width=1024 if family == "scan" else 64)
+        for family in FAMILIES if family in set(families) for variant in VARIANTS[family]
+    ]  # fmt: skip
+    eager = [replace(case, **given) for case in found]  # type: ignore[arg-type]
+    steps = [replace(case, mode="step", length=1) for case in eager]
+    compiled = [replace(case, compiled=True) for case in eager]
+    if device == "cuda" and not given:
+        return [*_on_gpu(found), *steps, *compiled]
+    long = [replace(case, length=LONG) for case in eager if case.variant in GROWTH]
+    return [*eager, *steps, *([] if "length" in given else long), *compiled]
 
 
-def rows(
-    device: str = "cpu", families: Iterable[str] = ("scan", "decay", "delta")
-) -> Iterable[Row]:
-    """Measure the standard table, one row at a time."""
-    for case in cases(device, families):
-        yield measure(case, loop=not case.compiled)
+def _on_gpu(found: Iterable[Case]) -> list[Case]:
+    """Cases at the shapes others publish, forward alone and with the backward."""
+    modes: tuple[Mode, ...] = ("fwd", "fwdbwd")
+    return [
+        replace(case, batch=batch, length=length, heads=heads, mode=mode)
+        if case.family == "scan"
+        else replace(case, batch=batch, length=length, heads=heads, width=width, mode=mode)
+        for case in found for batch, length, heads, width in GPU_SHAPES for mode in modes
+    ]  # fmt: skip
+
+
+def selected(
+    table: Iterable[Case],
+    modes: Collection[str] = (),
+    compiled: bool | None = None,
+    dtype: str | None = None,
+) -> list[Case]:
+    """A table in other modes (all where none is named), eager or compiled only, in another dtype."""
+    found = [replace(case, dtype=getattr(torch, dtype)) if dtype else case for case in table]
+    if "fwd" in modes:
+        found = [*[replace(case, mode="fwd") for case in found if case.mode == "fwdbwd"], *found]
+    if modes:
+        found = [case for case in found if case.mode in modes]
+    return [case for case in found if compiled is None or case.compiled == compiled]
+
+
+def rows(table: Iterable[Case], effort: Effort | None = None) -> Iterator[Row]:
+    """Measure a table, one row at a time."""
+    for case in table:
+        yield measure(case, effort)
+
+
+def machine() -> dict[str, str | int]:
+    """What the numbers were measured on: processor, cores, threads, its bfloat16 units, versions."""
+    details = _processor()
+    flags = set(details.get("flags", "").split())
+    units = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
+    found: dict[str, str | int] = {
+        "cpu": details.get("model name", platform.processor() or platform.machine()),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "bfloat16": " ".join(units) or "no units",
+        "torch": torch.__version__,
+        "triton": _version("triton"),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _processor() -> dict[str, str]:
+    """The first processor's entries in Linux's list; nothing elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _version(package: str) -> str:
+    """The version of a package, or that it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

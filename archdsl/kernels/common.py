@@ -52,8 +52,11 @@ class Window:
 
 
 def windows(length: int, chunk: int, lanes: int) -> list[Window]:
-    """Cut `length` tokens into windows of about `LANES` chunk matrices, `lanes` per chunk."""
-    count = -(-length // chunk)
+    """Cut `length` tokens into windows of about `LANES` chunk matrices, `lanes` per chunk.
+
+    An empty batch has none.
+    """
+    count = -(-length // chunk) if lanes else 0
     group = max(1, min(count, LANES // max(lanes, 1)))
     return [
         Window(first, min(group, count - first), chunk, min(length, (first + group) * chunk))
@@ -223,6 +226,8 @@ def by_sequence(
             out, final = core(*part, final)
             outputs.append(out)
         states.append(final)
+    if not outputs:
+        return core(*inputs, state[:1])[0], torch.cat(states)
     return torch.cat(outputs, 1), torch.cat(states)
 
 
@@ -242,6 +247,8 @@ def running_maximum(
     apart from `start`) and the last m of each row.
     """
     length = log_decay.shape[1]
+    if not length:
+        return log_input, log_input, start
     if cu_seqlens is None:
         head = (torch.arange(length, device=start.device) == 0)[:, None]
         before = start[:, None]
@@ -277,17 +284,50 @@ def decay_factors(log_decay: Tensor | None, key: Tensor, dtype: torch.dtype) -> 
     return factors[..., None, None] if log_decay.dim() == 3 else factors[..., None]
 
 
+def lanes(x: Tensor, memory: Tensor, *sizes: int) -> Tensor:
+    """One token's `x` [B, 1, H, ...] as [B H, *sizes], in the dtype of `memory` [B H, K, V]."""
+    return x.reshape(memory.shape[0], *sizes).to(memory.dtype)
+
+
+def lane_decay(log_decay: Tensor, memory: Tensor) -> Tensor:
+    """One token's decay from [B, 1, H] or [B, 1, H, K], as factors [B H, 1 or K, 1] of `memory`."""
+    width = 1 if log_decay.dim() == 3 else log_decay.shape[3]
+    return lanes(log_decay, memory, width, 1).exp()
+
+
+def write_lanes(memory: Tensor, key: Tensor, value: Tensor, fresh: bool) -> Tensor:
+    """`memory + key value^T` [B H, K, V]; in place where it is `fresh` and autograd keeps nothing."""
+    if fresh and not torch.is_grad_enabled():
+        return memory.addcmul_(key, value)
+    return torch.addcmul(memory, key, value)
+
+
+def read_lanes(q: Tensor, memory: Tensor, like: Tensor, scale: float) -> Tensor:
+    """One token's read of `memory` [B H, K, V]: `scale * S^T q`, [B, 1, H, V] in the dtype of `like`."""
+    query = lanes(q, memory, 1, q.shape[3])
+    nothing = query.new_zeros(())  # beta 0 ignores it: the product is scaled as it is made
+    out = torch.baddbmm(nothing, query, memory, beta=0, alpha=scale)
+    return out.view(q.shape[0], 1, q.shape[2], memory.shape[2]).to(like.dtype)
+
+
+def in_time(outputs: list[Tensor], like: Tensor) -> Tensor:
+    """Outputs of tokens stacked along time, in the dtype of `like` [B, T, ...]; T may be 0."""
+    return torch.stack(outputs, 1).to(like.dtype) if outputs else like[:, :0]
+
+
 def tokens(dtype: torch.dtype, *inputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Each token's slices of inputs [B, T, ...], in `dtype`; one backward node for all of them."""
     return zip(*(x.to(dtype).unbind(1) for x in inputs), strict=True)
 
 
-def triton_refusal(x: Tensor, width: int = 1, asked: bool = False) -> str:
+def triton_refusal(x: Tensor, *others: Tensor | None, width: int = 1, asked: bool = False) -> str:
     """Why the Triton form cannot run on `x` with heads of `width` keys; empty if it can.
 
-    `asked` allows CPU tensors under Triton's interpreter (TRITON_INTERPRET=1, set before import).
+    `others` are the tensors whose precision the computation takes on besides. `asked` allows CPU
+    tensors under Triton's interpreter (TRITON_INTERPRET=1, set before import).
     """
-    if x.dtype in (torch.float64, torch.complex128):
+    given = [y for y in (x, *others) if y is not None]
+    if any(y.dtype in (torch.float64, torch.complex128) for y in given):
         return "float64 has no Triton form"
     if width > TRITON_WIDTH:
         return f"the Triton form takes keys of at most {TRITON_WIDTH} channels"

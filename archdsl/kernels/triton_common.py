@@ -274,20 +274,31 @@ def channel_pairs_backward(
     SHIFTED: tl.constexpr,
     HALF: tl.constexpr,
 ) -> Any:
-    """Gradients of `channel_pairs` to rows and cols [C, K], from its gradient and the transpose."""
+    """Gradients of `channel_pairs` to rows, cols and log [C, K], from its gradient and the transpose.
+
+    A decay's gradient sums the pairs it lies between and no others, so that a closed gate's is not a
+    difference of large sums: of every block, rows no earlier than it or columns before it.
+    """
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     d_rows = tl.zeros_like(rows)
     d_cols = tl.zeros_like(rows)
+    d_log = tl.zeros_like(rows)
     half = 1
     while half < C:
         left = tl.exp(sums(until(i, j, half, SHIFTED), log))
         right = tl.exp(sums(beyond(i, j, half), log))
         weight = tl.where(facing(i, j, half), grad, 0.0)
-        d_rows += left * product(weight, cols * right, HALF)
+        to_rows = left * product(weight, cols * right, HALF)
         weight = tl.where(facing(j, i, half), grad_across, 0.0)
-        d_cols += right * product(weight, rows * left, HALF)
+        to_cols = right * product(weight, rows * left, HALF)
+        later = ((i // half) % 2 == 1) & (j >= i + SHIFTED)
+        earlier = ((i // half) % 2 == 0) & (j < i)
+        near = ((i // half) == (j // half)) & (later | earlier)
+        d_log += sums(near, rows * to_rows + cols * to_cols)
+        d_rows += to_rows
+        d_cols += to_cols
         half = half * 2
-    return d_rows, d_cols
+    return d_rows, d_cols, d_log
 
 
 @helper

@@ -3,7 +3,7 @@
 To add a metric: write a subclass of :class:`archdsl.search.metrics.base.TrainingFree` in a file here
 that says what it ``needs`` and how it is measured, add its line to
 ``archdsl.blocks.registry.BUILT_IN``, its name to :data:`DEFAULT` if every search should report it, and
-its example to ``tests/search/contracts.py``.
+to ``archdsl.search.validation.scoring.ARGUMENTS``, so that it is judged on published results.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from archdsl.search.metrics.base import TrainingFree
 
 DEFAULT = (
+    "archdsl_rank",
     "hidden_covariance",
     "jacobian_covariance",
+    "gradient_reach",
+    "spectral_capacity",
     "snip",
     "grad_norm",
     "activation_distance",
-    "synflow",
     "params",
     "flops",
     "state_bytes",
 )
-"""What every candidate is scored with."""
+"""What every candidate is scored with: all that one forward and one backward pass show, and costs."""
 
 
 def chosen(rank: TrainingFree | None) -> list[TrainingFree]:

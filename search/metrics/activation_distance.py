@@ -19,18 +19,26 @@ class ActivationDistance(TrainingFree):
     depth do not decide; and the determinant is the sum of ln(v + 1e-5) over the eigenvalues, which is
     finite where two sequences fire alike and ``slogdet`` is minus infinity. The codes are the signs
     of the outputs of all mixers and cells.
+
+    Args:
+        published: the paper's K and determinant, without the corrections.
     """
 
     name: ClassVar[str] = "activation_distance"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SIGNS})
 
+    published: bool = False
+
     def measure(self, evidence: Evidence) -> float:
-        """Ln det K; at most 0."""
+        """Ln det K; at most 0 unless as published."""
         import torch
 
         if evidence.codes is None:
             return nan
         code = evidence.codes.float() * 2 - 1
+        if self.published:
+            bits = (code @ code.T + code.shape[1]) / 2
+            return float(torch.linalg.slogdet(bits.double())[1])
         agreement = ((code @ code.T).double() / code.shape[1] + 1) / 2
         values = torch.linalg.eigvalsh(agreement).clamp_min(0)
         return float((values + FLOOR).log().sum())

@@ -23,11 +23,16 @@ FLOOR = 1e-5
 class Need(Enum):
     """What a metric must see. What no chosen metric needs is not gathered."""
 
-    HIDDEN = "outputs of the mixers"
+    HIDDEN = "inputs and outputs of the mixers"
     JACOBIAN = "gradient with respect to the embedded tokens"
+    WEIGHTS = "every parameter"
     GRADIENTS = "gradient of every parameter"
+    HIDDEN_GRADIENTS = "gradient with respect to the mixers' outputs"
     SIGNS = "signs of the mixers' outputs"
     SYNFLOW = "a pass of its own with absolute weights"
+    SECOND = "a pass of its own on a second batch"
+    CURVATURE = "a pass of its own with displaced weights"
+    NOISE = "passes of its own with noise on the embedded tokens"
 
 
 class TrainingFree(Metric):
@@ -41,16 +46,26 @@ class TrainingFree(Metric):
         raise AssertionError(f"{type(self).__name__} does not say how it is measured")
 
     def score(self, evidence: Evidence) -> float:
-        """The score, finite for every architecture."""
-        value = float(self.measure(evidence))
+        """The score, finite for every architecture: the lowest where it cannot be had."""
+        import torch
+
+        try:
+            value = float(self.measure(evidence))
+        except (torch.linalg.LinAlgError, ArithmeticError, ValueError):  # type: ignore[attr-defined]
+            return LOWEST
         return value if isfinite(value) else LOWEST
 
     @property
     def label(self) -> str:
         """Its name, with the arguments that are not the defaults."""
         given = self.model_dump(exclude_defaults=True, mode="json")
-        arguments = ", ".join(f"{key} = {value}" for key, value in given.items())
+        arguments = ", ".join(f"{key} = {_written(value)}" for key, value in given.items())
         return f"{self.name}({arguments})" if arguments else self.name
+
+
+def _written(value: object) -> str:
+    """An argument as the language spells it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def covariance_score(rows: torch.Tensor) -> float:
@@ -64,10 +79,21 @@ def covariance_score(rows: torch.Tensor) -> float:
     Args:
         rows: [n, samples].
     """
+    return spectral_score(spectrum(rows))
+
+
+def spectrum(rows: torch.Tensor) -> torch.Tensor:
+    """Eigenvalues of the correlation between rows [n, samples], rising, in float64: [n]."""
     import torch
 
-    values = torch.linalg.eigvalsh(correlation(rows)).clamp_min(0) + FLOOR
-    return float(-(values.log() + 1 / values).sum())
+    values: torch.Tensor = torch.linalg.eigvalsh(correlation(rows))
+    return values.clamp_min(0)
+
+
+def spectral_score(values: torch.Tensor) -> float:
+    """S(R) of R's eigenvalues; see :func:`covariance_score`."""
+    raised = values + FLOOR
+    return float(-(raised.log() + 1 / raised).sum())
 
 
 def correlation(rows: torch.Tensor) -> torch.Tensor:
@@ -75,10 +101,26 @@ def correlation(rows: torch.Tensor) -> torch.Tensor:
     import torch
 
     wide = rows.double()
-    alive = torch.isfinite(wide).all(1, keepdim=True)
-    wide = torch.where(alive, wide, torch.zeros_like(wide))
-    centred = wide - wide.mean(1, keepdim=True)
+    mean = wide.mean(1, keepdim=True)
+    if not bool(mean.isfinite().all()):  # a row holds what is no number: it is dead
+        wide = torch.where(mean.isfinite(), wide, 0.0)
+        mean = wide.mean(1, keepdim=True)
+    centred = wide - mean
     size = centred.norm(dim=1, keepdim=True)
-    dead = size <= 1e-12 * wide.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    unit = torch.where(dead, torch.zeros_like(centred), centred / size.clamp_min(1e-300))
+    whole = (size.square() + rows.shape[1] * mean.square()).sqrt()
+    dead = size <= 1e-12 * whole.clamp_min(1e-12)
+    unit = torch.where(dead, 0.0, centred.div_(size.clamp_min(1e-300)))
     return unit @ unit.T
+
+
+def cosine_score(rows: torch.Tensor) -> float:
+    """One minus the mean of ``|cos|^(1/20)`` between different rows [n, samples]; 0 where all are dead."""
+    import torch
+
+    wide = torch.nan_to_num(rows.double(), nan=0.0, posinf=0.0, neginf=0.0)
+    unit = wide / wide.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    if len(rows) < 2 or not bool(wide.any()):
+        return 0.0
+    near = (unit @ unit.T).abs() ** (1 / 20)
+    near.fill_diagonal_(0)
+    return 1 - float(near.sum()) / (len(rows) ** 2 - len(rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from archdsl.search.metrics.base import Need, TrainingFree, covariance_score
+from archdsl.search.metrics.base import Need, TrainingFree, spectral_score
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,8 +33,8 @@ class HiddenCovariance(TrainingFree):
 
     def measure(self, evidence: Evidence) -> float:
         """S(R), in nats and reciprocals; at most −D."""
-        chosen = {"first": evidence.hidden[:1], "last": evidence.hidden[-1:]}
-        scores = [covariance_score(units(h)) for h in chosen.get(self.layer, evidence.hidden)]
+        places = {"first": [0], "last": [-1]}.get(self.layer, range(len(evidence.spectra)))
+        scores = [spectral_score(evidence.spectra[place]) for place in places]
         return sum(scores) / len(scores)
 
 

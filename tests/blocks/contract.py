@@ -25,11 +25,14 @@ class Subject:
         layer: the text.
         causal: whether it says so, and so decodes.
         compiled: whether it is also tried under ``torch.compile`` (slow, so only a few are).
+        passes: how often a signal goes through the layer's own nonlinearity along the sequence: once a
+            chunk for a memory that learns, whose rounding errors add up as those of so many layers do.
     """
 
     layer: str
     causal: bool = True
     compiled: bool = False
+    passes: int = 1
 
     def text(self) -> str:
         """A model of this layer between a table and a head."""
@@ -66,6 +69,14 @@ SUBJECTS = [
     Subject("attention(heads = 2, window = 1)"),
     Subject("attention(heads = 2, causal = false, position = rope)", causal=False),
     Subject("attention(heads = 2, causal = false, window = 4)", causal=False),
+    Subject("attention(heads = 2, product = weighted, bias = true)"),
+    Subject("attention(heads = 2, position = relative, bias = true)", compiled=True),
+    Subject("attention(heads = 4, kv_heads = 2, position = relative, window = 5)"),
+    Subject("attention(heads = 2, position = relative, causal = false)", causal=False),
+    Subject("span_attention(heads = 2, kernel = 3, bias = true)"),
+    Subject("span_attention(heads = 4, kernel = 5, causal = false)", causal=False, compiled=True),
+    Subject("fourier(heads = 2)", causal=False, compiled=True),
+    Subject("fourier(form = dct, unitary = true)", causal=False),
     # named mixers
     Subject("linear_attention(heads = 2)"),
     Subject("linear_attention(heads = 4, feature = none, conv = 3)"),
@@ -87,7 +98,8 @@ SUBJECTS = [
     Subject("mlstm(heads = 2)"),
     Subject("lightnet(heads = 2, rank = 3)"),
     Subject("rwkv6(heads = 2, shift_rank = 3, rank = 4)", compiled=True),
-    Subject("rwkv7(heads = 2, value_rank = none)", compiled=True),
+    Subject("rwkv7(heads = 2)", compiled=True),
+    Subject("repeat(times = 2) { rms_norm rwkv7(heads = 2, value_rank = 2) }"),
     Subject("rg_lru(heads = 2)"),
     Subject("mamba(states = 3, rank = 2)", compiled=True),
     Subject("lru", compiled=True),
@@ -105,6 +117,20 @@ SUBJECTS = [
     Subject("miras(vector, key = sigmoid, value = tanh)"),
     Subject("miras(vector(expand = 2), retention = decay(constant), gate = sigmoid, gate_rank = 3)"),
     Subject("miras(vector, retention = decay(head), conv = 2, skip = false)"),
+    # memories that learn at test time
+    Subject("ttt_linear(heads = 2, chunk = 8)", passes=9),
+    Subject("titans(heads = 2, chunk = 8, expand = 2)", compiled=True, passes=9),
+    Subject("atlas(heads = 4, chunk = 4, window = 3, expand = 1)", passes=18),
+    Subject("lattice(heads = 2, count = 3)", passes=18),
+    Subject("titans_mac(heads = 2, segment = 8, expand = 2)", passes=9),
+    Subject("persistent_attention(heads = 2, window = 5, persistent = 3)"),
+    Subject("miras(matrix(heads = 2), bias = huber, key = l2_norm, retention = elastic_net)", passes=70),
+    Subject("miras(matrix(heads = 2), bias = l2, retention = decay(head), learner = closed_form, scale = 1)"),
+    Subject(
+        "miras(mlp(heads = 2), bias = kl, value = softmax,"
+        " learner = gd(rate = head, chunk = 6, steps = 2))",
+        passes=24,
+    ),
     # cells
     Subject("min_gru"),
     Subject("gru"),
@@ -113,6 +139,13 @@ SUBJECTS = [
     Subject("cell(state = [c], output = h) { c = 0.9 * c + linear(x) h = tanh(linear(c)) * x }"),
     Subject("cell(state = [h], output = h, heads = 2) { h = tanh(linear(x, sigmoid(linear(h)) * h)) }"),
     Subject("cell(state = [h], output = h) { h = relu(linear(x) + linear(h, diagonal = true)) / 2 }"),
+    # routed
+    Subject("mom(memories = 3, top = 2) { gated_deltanet(heads = 2) }", compiled=True),
+    Subject("mom(memories = 4, top = 1, shared = false, projections = shared, weights = probability,"
+            " neighbours = routed, capacity = 1) { gla(heads = 2, conv = 3) }"),
+    Subject("moe(experts = 4, top = 2, shared = 1) { swiglu }", compiled=True),
+    Subject("repeat(2) { residual { moe(experts = 4, top = 2, router = recurrent, router_rank = 8)"
+            " { mlp(bias = true) } } }"),
     # containers
     Subject("residual(scale = 0.5) { rms_norm gla(heads = 2) rms_norm }"),
     Subject("residual(scale = learned) { swiglu }"),
@@ -126,6 +159,33 @@ SUBJECTS = [
     Subject("stack(depth = 3) { residual { rms_norm attention(heads = 2, window = 3) } }"),
     Subject("stack(depth = 5, ratio = 2:1) { a: residual { gla(heads = 2) } b: residual { lstm } }"),
     Subject("stack(depth = 4, at = [1]) { a: residual { mlp } b: conv(kernel = 3) }"),
+    Subject("stack(depth = 4, cycle = [a, b], tied = [b], adapter = 2)"
+            " { a: residual { rms_norm gla(heads = 2) } b: residual { rms_norm attention(heads = 2) } }"),
+    # depth
+    Subject("slstm(heads = 2)"),
+    Subject("loop(3) { residual { rms_norm attention(heads = 2) } swiglu }"),
+    Subject("loop(3, inject = concat, init = noise, backprop = 2) { residual { rms_norm gla(heads = 2) } }",
+            compiled=True),
+    Subject("loop(poisson(2), inject = gate, init = learned) { residual { rms_norm lstm } }"),
+    Subject("loop(uniform(1, 3), inject = add, init = zeros, curriculum = 4) { residual { rms_norm hgrn } }"),
+    Subject("loop(2, adapter = 3) { rms_norm residual { attention(heads = 2) } residual { swiglu } }"),
+    Subject("loop(3, halt = act, signal = sinusoidal) { residual { rms_norm attention(heads = 2) } }",
+            compiled=True),
+    Subject("loop(3, halt = act(combine = mean, epsilon = 1/4)) { residual { rms_norm hgrn2(heads = 2) } }"),
+    Subject("loop([2, 1]) { residual { rms_norm attention(heads = 2, window = 5) }"
+            " residual { rms_norm mlp } }"),
+    Subject("loop(2, chain = [1, 0, 0]) { residual { rms_norm mamba2(heads = 2, state = 4) }"
+            " residual { rms_norm swiglu } }"),
+    Subject("skip { residual { rms_norm attention(heads = 2) } } skip { gla(heads = 2) }"),
+    # residual streams
+    Subject("residual(scale = learned, start = 0.5) { attention(heads = 2, value_residual = learned) }"
+            " residual { attention(heads = 2, value_residual = half) }"),
+    Subject("hyper(streams = 3) { residual(scale = 1/2) { rms_norm gla(heads = 2) } residual { swiglu } }"),
+    Subject("hyper(streams = 2, dynamic = false, reduce = sum) {"
+            " loop(2, inject = concat, halt = act) { residual(scale = learned) { attention(heads = 2) } } }"),
+    Subject("mhc(streams = 3, rounds = 4) { repeat(2) { residual { rms_norm attention(heads = 2) } } }",
+            compiled=True),
+    Subject("mhc(streams = 2, dynamic = false) { residual { rms_norm gru } residual { swiglu } }"),
 ]  # fmt: skip
 
 DECODERS = [subject for subject in SUBJECTS if subject.causal]

@@ -30,7 +30,9 @@ CHUNKINGS = {
     "one": [LENGTH],
 }
 
-SINGLE = bound(torch.float32, terms=LENGTH, depth=16)
+DEPTH = 16
+
+SINGLE = bound(torch.float32, terms=LENGTH, depth=DEPTH)
 """The longest sum is over a sequence; a signal passes at most 16 sums: projection, convolution, gates,
 memory, read, norm and product, at most twice, norm and head."""
 
@@ -74,8 +76,9 @@ def test_prefill_in_any_chunks_is_the_parallel_form(subject: Subject, chunking: 
 @every_decoder
 def test_steps_are_the_parallel_form_in_single_precision(subject: Subject) -> None:
     model, x = subject.model(), tokens(2, LENGTH)
+    limit = bound(torch.float32, terms=LENGTH, depth=DEPTH * subject.passes)
     with torch.no_grad():
-        assert_close(decoded(model, x, CHUNKINGS["steps"]), model(x), SINGLE)
+        assert_close(decoded(model, x, CHUNKINGS["steps"]), model(x), limit)
 
 
 @every_decoder
@@ -137,12 +140,24 @@ def test_it_sees_later_tokens_exactly_where_it_does_not_say_causal(subject: Subj
 
 @every_subject
 def test_every_parameter_gets_a_finite_gradient(subject: Subject) -> None:
+    """At the start; where an outer factor starts at zero (an adapter), a step later."""
     model, x = subject.model(), tokens(2, LENGTH)
+    first = finite_gradients(model, x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 0.1 * parameter.grad
+    second = finite_gradients(model, x)
+    for name, grad in first.items():
+        assert bool(grad.any() or second[name].any()), f"nothing reads {name}"
+
+
+def finite_gradients(model: Model, x: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
     model.loss(x[:, :-1], x[:, 1:]).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert bool(torch.isfinite(parameter.grad).all()), name
-        assert bool(parameter.grad.any()), f"nothing reads {name}"
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
 @every_subject
@@ -263,7 +278,6 @@ def test_takes_a_single_token(subject: Subject) -> None:
     assert subject.model()(tokens(3, 1)).shape == (3, 1, SYMBOLS)
 
 
-@pytest.mark.xfail(raises=RuntimeError, reason="the kernels' chunked forms take no empty batch yet")
 @every_subject
 def test_takes_an_empty_batch(subject: Subject) -> None:
     assert subject.model()(tokens(0, 5)).shape == (0, 5, SYMBOLS)

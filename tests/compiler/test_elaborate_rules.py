@@ -60,7 +60,9 @@ SHARING = {
     "ranges": (
         "", "swiglu(expand = 1 .. 4)  mlp(expand = 1/2 .. 4 log)  mlp(expand = 1 .. 2 by 1/4)", 80,
     ),
-    "ranges are never written out": ("", "swiglu(expand = 1 .. 2 by 1/999999999)", 10**9),
+    "ranges are never written out": (
+        "", "residual(scale = 1 .. 2 by 1/999999999) { rms_norm }", 10**9,
+    ),
     "an argument of a choice is drawn once for all of it": (
         "", "miras(memory = matrix(heads = 2 | 4) | vector(expand = 1 | 2), gate = silu | none)", 8,
     ),

@@ -5,15 +5,29 @@ from __future__ import annotations
 import pytest
 import torch
 from blocks.contract import SUBJECTS, Subject, tokens
+from blocks.probe import gradients
 from blocks.written import arch, built
-from tolerances import EXACT, assert_close
+from tolerances import EXACT, assert_close, bound
 
 from archdsl.blocks.op import Op
-from archdsl.blocks.ops.dense import Gate, GatedNorm, Linear, MergedLinear, Norm
+from archdsl.blocks.ops.dense import (
+    Convolution,
+    Gate,
+    GatedNorm,
+    GatedUnit,
+    HeadNormalise,
+    Linear,
+    MergedLinear,
+    Norm,
+)
+from archdsl.blocks.ops.structure import ResidualSum
 from archdsl.compiler.canonical import canonical_text
 from archdsl.compiler.cost import Cost
+from archdsl.compiler.fusion import GATES
 from archdsl.compiler.graph import Graph, Node
 from archdsl.compiler.passes import PIPELINE, STAGES, run
+from archdsl.kernels.shell import choice
+from archdsl.kernels.shell.choice import ACTIVATIONS
 
 
 def graph_of(layers: str) -> Graph:
@@ -160,11 +174,97 @@ def test_a_norm_and_its_gate_become_one_operation(layer: str, gate_first: bool) 
     assert not found(graph, Gate)
 
 
-@pytest.mark.parametrize("layer", ["rms_norm", "swiglu", "rms_norm swiglu"])
+@pytest.mark.parametrize("layer", ["rms_norm", "swiglu(activation = gelu)", "rms_norm mlp"])
 def test_a_norm_or_gate_alone_stays_as_it_is(layer: str) -> None:
     graph = graph_of(layer)
     for kind in (Norm, Gate):
         assert len(found(run(graph, "fuse"), kind)) == len(found(graph, kind))
+
+
+def test_two_projections_and_their_gate_become_one_operation() -> None:
+    graph = run(graph_of("swiglu"), "fuse")
+    [unit] = found(graph, GatedUnit)
+    assert unit.op.merged.names == ("gate", "up")
+    assert not unit.op.swapped
+    assert not found(graph, Gate)
+    assert "gated_unit" in graph.text()
+
+
+def test_gates_that_are_fused_are_those_that_have_kernels() -> None:
+    assert set(GATES) == set(ACTIVATIONS)
+
+
+# --- prologues ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "units"),
+    [("gated_deltanet(heads = 2, expand_k = 1)", 2), ("gla(heads = 2, conv = 4)", 0)],
+)
+def test_a_convolution_and_the_unit_length_behind_it_become_one(layer: str, units: int) -> None:
+    before, after = (found(run(graph_of(layer), stage), Convolution) for stage in ("merge", "fuse"))
+    assert [node.name for node in after] == [node.name for node in before]
+    assert sum(node.op.unit_heads == 2 for node in after) == units
+    assert not found(run(graph_of(layer), "fuse"), HeadNormalise)
+
+
+# --- residuals ---------------------------------------------------------------------------------------
+
+
+def test_an_addition_moves_to_the_norm_behind_it() -> None:
+    layers = "residual { rms_norm mlp } residual { rms_norm mlp } residual { mlp } residual { rms_norm mlp }"
+    sums = found(run(graph_of(layers), "fuse"), ResidualSum)
+    moves = [(node.op.pending, node.op.deferred) for node in sums]
+    assert moves == [(False, True), (True, False), (False, True), (True, False)]
+
+
+def test_three_additions_in_a_row_move_one_place_each() -> None:
+    body = (
+        "embed(dim = 16, vocab = 11) "
+        + "residual(scale = 0.5) { rms_norm swiglu } " * 3
+        + "lm_head"
+    )
+    moves = [
+        (node.op.pending, node.op.deferred) for node in found(run(arch(body).graph), ResidualSum)
+    ]
+    assert moves == [(False, True), (True, True), (True, False)]
+    fused, plain, x = (
+        built(body, dtype="float64"),
+        built(body, dtype="float64", stage="lower"),
+        tokens(2, 9),
+    )
+    assert_close(fused(x), plain(x), EXACT)
+
+
+@pytest.mark.parametrize("layers", [
+    "residual { rms_norm mlp } rms_norm",
+    "residual { rms_norm mlp } residual { layer_norm mlp }",
+    "residual { rms_norm mlp } residual { residual { rms_norm mlp } }",
+    "residual { rms_norm mlp } residual { parallel { rms_norm linear } }",
+])  # fmt: skip
+def test_an_addition_with_no_norm_behind_it_stays(layers: str) -> None:
+    sums = found(run(graph_of(layers), "fuse"), ResidualSum)
+    assert not any(node.op.pending or node.op.deferred for node in sums)
+
+
+# --- the whole ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [" ".join(LAYERS), *LAYERS])
+def test_fused_models_compute_the_same_in_both_precisions(
+    layers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "FEW", 0)
+    body, x = f"embed(dim = 16, vocab = 11) {layers} rms_norm lm_head", tokens(3, 70)
+    for dtype, limit in (("float64", 1e-12), ("float32", bound(torch.float32, terms=70, depth=16))):
+        fused, plain = built(body, dtype=dtype), built(body, dtype=dtype, stage="lower")
+        assert_close(fused(x), plain(x), limit)
+        losses = [model.loss(x[:, :-1], x[:, 1:]) for model in (fused, plain)]
+        assert_close(losses[0], losses[1], limit)
+        if dtype == "float64":
+            expected = gradients(plain, losses[1])
+            for name, grad in gradients(fused, losses[0]).items():
+                assert_close(grad, expected[name], limit, name)
 
 
 def test_every_site_with_a_choice_of_forms_has_a_kernel_and_a_reason() -> None:

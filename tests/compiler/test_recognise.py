@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from blocks.written import arch
+import torch
+from blocks.written import arch, built
 
 from archdsl.blocks.ops.cell import CellRecurrence
+from archdsl.blocks.ops.learner import LearnerMemory
 from archdsl.blocks.ops.memory import DecayMemory, DeltaMemory, ScanMemory
 from archdsl.compiler.graph import Node
 from archdsl.compiler.passes import run
 from archdsl.compiler.recognise import NAMES
 
-MEMORIES = (DecayMemory, DeltaMemory, ScanMemory, CellRecurrence)
+MEMORIES = (DecayMemory, DeltaMemory, ScanMemory, CellRecurrence, LearnerMemory)
 
 
 def site(layer: str, upto: str = "recognise") -> Node:
@@ -158,3 +160,63 @@ def test_min_gru_becomes_parallel_without_being_told() -> None:
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_gru_and_lstm_run_a_step_at_a_time(cell: str) -> None:
     assert site(cell).op.plan == "sequential"
+
+
+def test_gated_deltanet_by_its_point_is_its_kernel_bit_for_bit() -> None:
+    point = (
+        "miras(matrix(heads = 2), bias = l2, retention = decay(per = head, slowest = 0),"
+        " learner = gd(rate = token), query = l2_norm, key = l2_norm, conv = 4, gate = silu)"
+    )
+    named = "gated_deltanet(heads = 2, expand_k = 1, expand_v = 1)"
+    assert type(site(point).op) is DeltaMemory
+    models = [built(f"embed(dim = 16, vocab = 5) {layer} lm_head") for layer in (point, named)]
+    weights = list(models[1].state_dict().values())
+    models[0].load_state_dict(dict(zip(models[0].state_dict(), weights, strict=True)))
+    tokens = torch.randint(5, (2, 70), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(models[0](tokens), models[1](tokens))
+
+
+NAMED = {
+    "ttt_linear": "TTT-Linear",
+    "ttt_mlp": "TTT-MLP",
+    "titans": "Titans' long-term memory",
+    "moneta": "Moneta",
+    "yaad": "Yaad",
+    "memora": "Memora",
+    "omeganet": "OmegaNet",
+    "atlas": "ATLAS",
+    "deep_transformer": "DeepTransformer",
+    "lattice": "Lattice",
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_published_memory_that_learns_has_its_name(name: str) -> None:
+    [note] = site(f"{name}(heads = 2)").notes
+    assert note.startswith(f"this is {NAMED[name]}: ")
+    assert "family `learner`" in note
+
+
+def test_a_point_nobody_named_is_said_in_words() -> None:
+    [note] = site(
+        "miras(mlp(heads = 2), bias = huber, retention = elastic_net, learner = gd(chunk = 4))"
+    ).notes
+    assert note == (
+        "this is MLP memory, Huber bias, elastic-net retention: no published name: gradients at the"
+        " start of every 4 writes, so family `learner`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "family"),
+    [
+        ("miras(matrix(heads = 2), learner = gd(rate = token, chunk = 16))", DecayMemory),
+        ("miras(matrix(heads = 2), bias = lp(2), learner = gd(rate = token))", DeltaMemory),
+        ("miras(matrix(heads = 2), bias = l2, retention = lq(2, decay = decay))", DeltaMemory),
+        ("miras(vector, bias = l2, retention = decay(channel))", DeltaMemory),
+        ("miras(polynomial(matrix(heads = 2)), bias = l2)", DeltaMemory),
+        ("miras(matrix(heads = 2), bias = l2, learner = gd(chunk = 16))", LearnerMemory),
+    ],
+)
+def test_points_that_a_fast_family_computes_are_sent_there(layer: str, family: type) -> None:
+    assert type(site(layer).op) is family

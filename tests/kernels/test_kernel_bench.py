@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from archdsl.kernels import bench
+from archdsl.kernels.peers import Peer
 
 KEEP_MEMORY = True  # memory is measured here
 
@@ -21,6 +22,7 @@ def test_a_row_has_times_only_behind_parity(
 ) -> None:
     row = bench.measure(case)
     assert row["parity"] <= 1e-5
+    assert row["peer"] is None
     assert row["ms"] is not None
     assert row["limit_ms"] is not None
     assert row["loop_ms"] is not None
@@ -40,6 +42,31 @@ def test_peak_memory_is_at_most_twelve_times_the_inputs(family: str) -> None:
     function()
     size = sum(value.numel() * value.element_size() for value in x.values())
     assert bench.peak(function) <= 12 * size
+
+
+def test_on_a_gpu_the_shapes_are_those_that_others_publish() -> None:
+    table = bench.cases("cuda", ["decay"])
+    shapes = {case.shape for case in table if case.mode == "fwd"}
+    assert {"B1 T8192 H96 D128", "B8 T1024 H8 D64"} <= shapes
+    assert {case.dtype for case in table} == {torch.bfloat16}
+
+
+def test_a_peer_is_timed_only_where_its_output_is_ours() -> None:
+    case = bench.Case("scan", "real", batch=1, length=12, width=4)
+
+    def loop(x: bench.Inputs, _: float) -> torch.Tensor:
+        return bench.call(case)(x, "reference")[0]
+
+    good = Peer("loop", loop)
+    wrong = Peer("wrong", lambda x, scale: 2 * loop(x, scale))
+    for peer, timed in ((good, True), (wrong, False)):
+        row = bench.measure(case, bench.Effort(peers={("scan", "real"): peer}))
+        assert row["peer"] == peer.name
+        assert (row["peer_ms"] is not None) == timed
+
+
+def test_the_machine_is_named() -> None:
+    assert {"cpu", "cores", "threads", "bfloat16", "torch", "triton"} <= set(bench.machine())
 
 
 def test_the_standard_table_has_every_mode_of_every_family() -> None:

@@ -172,6 +172,41 @@ def test_bfloat16_values_keep_their_dtype_and_states_are_float32() -> None:
     assert (out.dtype, state.dtype) == (torch.bfloat16, torch.float32)
 
 
+@pytest.mark.parametrize("backend", [None, "chunked", "reference"])
+@pytest.mark.parametrize(
+    ("batch", "length", "packed"), [(0, 5, False), (2, 0, False), (1, 0, True)]
+)
+def test_nothing_to_do_keeps_the_state(
+    batch: int, length: int, packed: bool, backend: str | None
+) -> None:
+    rows = 3 if packed else batch
+    how: Any = {"backend": backend, "cu_seqlens": torch.zeros(4, dtype=torch.int64)}
+    how = how if packed else {"backend": backend}
+    q, k, v, log = (randn(batch, length, 2, 4).requires_grad_() for _ in range(4))
+    beta, state = randn(batch, length, 2), randn(rows, 2, 4, 4).requires_grad_()
+    start = randn(rows, 2, 4)
+    results = [
+        decay(q, k, v, log, initial_state=state, **how),
+        delta(q, k, v, beta, log, initial_state=state, **how),
+        delta_general(q, k, v, k, k, log, initial_state=state, **how),
+    ]
+    for out, after in results:
+        assert isinstance(after, Tensor)
+        assert out.shape == v.shape
+        assert torch.equal(after, state)
+        assert torch.equal(torch.autograd.grad(after.sum(), state)[0], torch.ones_like(state))
+    out, after = scan(None, v, log_a=log, initial_state=start, **how)
+    assert out.shape == v.shape
+    assert torch.equal(after, start)
+    decay(q, k, v, log[..., 0], normalise="max", log_input=beta, **how)
+
+
+def test_choose_says_that_a_double_state_has_no_triton_form() -> None:
+    q, state = torch.zeros(1, 5, 1, 2), torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="float64 has no Triton form"):
+        choose(q, state=state, backend="triton")
+
+
 def test_choose_names_the_form_and_the_reason() -> None:
     q = torch.zeros(1, 5, 1, 2)
     assert choose(q)[0] == "chunked"

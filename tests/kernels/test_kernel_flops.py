@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from archdsl.kernels.decay import decay
 from archdsl.kernels.decay import flops as decay_flops
+from archdsl.kernels.decay.chunked import backward as decay_backward
 from archdsl.kernels.decay.chunked import forward as decay_forward
 from archdsl.kernels.delta import delta, delta_general
 from archdsl.kernels.delta import flops as delta_flops
 from archdsl.kernels.delta.chunked import Inputs
+from archdsl.kernels.delta.chunked import backward as delta_backward
 from archdsl.kernels.delta.chunked import forward as delta_forward
 from archdsl.kernels.scan import flops as scan_flops
 from archdsl.kernels.scan import scan
@@ -73,6 +76,43 @@ def test_delta(length: int, per_channel: bool, leaf: int | None, general: bool) 
         assert counted(delta_general, q, k, v, k, k, log) == expected
     elif leaf is None:
         assert counted(delta, q, k, v, beta, log) == expected
+
+
+def by_formula(function: Any, *inputs: torch.Tensor) -> int:
+    """Operations of a call's backward, by the operators' formulas."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    out, state = function(*leaves)
+    loss = out.sum() + state.sum()
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.grad(loss, leaves)
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("length", [17, 100])
+def test_backward_of_the_decay(length: int, per_channel: bool) -> None:
+    q, k, v, _ = tensors(length)
+    log, state = gate(length, per_channel), torch.zeros(B, H, K, V)
+    chunk = decay_flops.default_chunk(length, K, V)
+    _, states = decay_forward(q, k, v, log, state, 1.0, chunk, False)
+    found = counted(decay_backward, q, k, v, log, states, v, state, 1.0, chunk, False)
+    assert found == decay_flops.backward_flops(B, length, H, K, V)
+    assert by_formula(decay, q, k, v, log) == found
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("general", [False, True])
+def test_backward_of_the_delta(per_channel: bool, general: bool) -> None:
+    q, k, v, beta = tensors(100)
+    log, state = gate(100, per_channel), torch.zeros(B, H, K, V)
+    x = Inputs(q, k, k, v, None if general else beta, k if general else None)
+    _, saved = delta_forward(x, log, state, 1.0, 64)
+    found = counted(delta_backward, x, log, saved, v, state, 1.0, 64)
+    assert found == delta_flops.backward_flops(B, 100, H, K, V, general=general)
+    if general:
+        assert by_formula(delta_general, q, k, v, k, k, log) == found
+    else:
+        assert by_formula(delta, q, k, v, beta, log) == found
 
 
 @pytest.mark.parametrize("rank", [2, 3])

@@ -27,6 +27,19 @@ def test_float64_equals_the_token_loop_at_awkward_lengths(member: Member) -> Non
         assert_close(run(member.kernel, x, backend="chunked"), run(member.loop, x), 1e-10)
 
 
+@pytest.mark.parametrize(
+    "name", ["gla", "rwkv6", "gated_deltanet", "rwkv7", "deltaproduct_2", "mamba"]
+)
+def test_a_thousand_tokens(name: str) -> None:
+    member = next(member for member in MEMBERS if member.name == name)
+    x = inputs(member, 1, 1000)
+    expected = run(member.loop, x)
+    assert_close(run(member.kernel, x, backend="chunked"), expected, 1e-10)
+    single = cast(x, torch.float32)
+    expected = run(member.loop, cast(single, torch.float64))
+    assert_close(run(member.kernel, single, backend="chunked"), expected, member.float32_limit)
+
+
 @every_member
 def test_float32_stays_within_1e_5_of_the_float64_loop_per_head(member: Member) -> None:
     for length in (17, 100, 257):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from archdsl.kernels.decay import decay
 from archdsl.kernels.decay.operator import decay_op
-from archdsl.kernels.delta import delta
+from archdsl.kernels.delta import delta, delta_general
 from archdsl.kernels.delta.operator import delta_op
 from archdsl.kernels.scan import scan
 from archdsl.kernels.scan.chunked import scan_op
@@ -31,6 +31,7 @@ def test_opcheck(packed: bool) -> None:
     state = torch.randn(2 if packed else 1, 2, 4, 3, requires_grad=True)
     torch.library.opcheck(decay_op, (q, k, v, log, state, bounds, 0.5, 16, False))
     torch.library.opcheck(delta_op, (q, k, k, v, beta, None, log, state, bounds, 0.5, 16))
+    torch.library.opcheck(delta_op, (q, None, k, v, beta, None, log, state, bounds, 0.5, 16))
     torch.library.opcheck(delta_op, (q, k, k, v, None, k, None, state, bounds, 0.5, 16))
 
 
@@ -59,6 +60,33 @@ def test_compile_takes_every_family_in_one_graph(packed: bool) -> None:
     expected = torch.autograd.grad(every_family(*inputs, bounds), inputs)
     for x, y in zip(found, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def every_variant(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log: Tensor, cu_seqlens: Tensor | None
+) -> Tensor:
+    wide = log.unsqueeze(-1) * beta.unsqueeze(-1).sigmoid() * k.abs()
+    how: Any = {"cu_seqlens": cu_seqlens}
+    out, state = decay(q, k, v, wide, read="before", bonus=k[0, 0], **how)
+    mixed, last = delta_general(q, k, out, -k, k * beta.unsqueeze(-1), wide, **how)
+    twice = [x.repeat_interleave(2, 1) for x in (k, mixed, beta)]
+    again, end = delta(q, *twice, log, rank=2, erase_key=twice[0] / 2, **how)
+    rates = torch.complex(wide, k)
+    waves, final = scan(None, torch.complex(k, q), log_a=rates, **how)
+    assert isinstance(state, Tensor)
+    real = waves.real.sum() + final.real.sum()
+    return again.sum() + state.sum() + last.sum() + end.sum() + real
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_compile_takes_every_variant_in_one_graph(packed: bool) -> None:
+    compiled: Any = torch.compile(every_variant, fullgraph=True, backend="aot_eager")
+    inputs = tensors(37)
+    bounds = torch.tensor([0, 3, 4, 37]) if packed else None
+    found = torch.autograd.grad(compiled(*inputs, bounds), inputs)
+    expected = torch.autograd.grad(every_variant(*inputs, bounds), inputs)
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
 
 
 def test_other_packed_lengths_do_not_recompile() -> None:

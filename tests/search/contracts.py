@@ -9,10 +9,20 @@ from fakes import FakeSpace
 
 from archdsl.blocks.registry import BUILT_IN, find
 from archdsl.search.components import read, written
+from archdsl.search.distributions import suggest
 from archdsl.search.metrics import DEFAULT
 from archdsl.search.metrics.base import LOWEST, Need
-from archdsl.search.proposals import suggest
-from archdsl.search.samplers import NSGA2, TPE, Random
+from archdsl.search.samplers import (
+    NSGA2,
+    NSGA3,
+    TPE,
+    Evolution,
+    Exhaustive,
+    GaussianProcess,
+    Random,
+    Reinforce,
+    TreeSearch,
+)
 from archdsl.search.tasks.automata import Automata
 from archdsl.search.tasks.base import IGNORED
 from archdsl.search.tasks.compression import Compression
@@ -22,8 +32,11 @@ from archdsl.search.tasks.in_context_recall import InContextRecall, NoisyInConte
 from archdsl.search.tasks.memorization import Memorization
 from archdsl.search.tasks.mqar import MQAR
 from archdsl.search.tasks.selective_copying import SelectiveCopying
+from archdsl.search.tasks.state_tracking import StateTracking
 from archdsl.search.tasks.text import Text
+from archdsl.search.validation.scoring import judged
 
+BASELINES = ("params", "flops", "state_bytes")
 TASKS = {
     "mqar": MQAR(vocab=32, length=16, pairs=4),
     "forgetting_mqar": ForgettingMQAR(vocab=32, length=24, pairs=4, updates=2),
@@ -34,17 +47,29 @@ TASKS = {
     "compression": Compression(length=8),
     "memorization": Memorization(vocab=32, length=8),
     "automata": Automata(length=32),
+    "state_tracking": StateTracking(group="permutation", size=3, length=16),
     "text": Text(length=16),
 }
-METRICS = [*DEFAULT, "hidden_covariance(layer = last)", "hidden_covariance(layer = mean)"]
-SAMPLERS = {"random": Random(), "tpe": TPE(startup=4), "nsga2": NSGA2(population=4)}
+METRICS = [metric.label for metric in judged()] + [name for name in DEFAULT if name in BASELINES]
+SAMPLERS = {
+    "random": Random(),
+    "exhaustive": Exhaustive(),
+    "tpe": TPE(startup=4),
+    "gp": GaussianProcess(startup=4, candidates=16),
+    "nsga2": NSGA2(population=4),
+    "nsga3": NSGA3(population=4),
+    "evolution": Evolution(population=4, tournament=2),
+    "tree_search": TreeSearch(),
+    "reinforce": Reinforce(startup=2),
+}
 
 
 def test_every_registered_component_has_an_example():
     names = {kind: {name for k, name in BUILT_IN if k == kind} for kind in ("task", "sampler")}
     assert names["task"] == set(TASKS)
     assert names["sampler"] == set(SAMPLERS)
-    assert {name for kind, name in BUILT_IN if kind == "metric"} == set(DEFAULT)
+    labelled = {label.partition("(")[0] for label in METRICS}
+    assert {name for kind, name in BUILT_IN if kind == "metric"} == labelled
 
 
 class PerfectJudge:
@@ -159,7 +184,7 @@ class SamplerContract:
         """A search with a fresh sampler for every trial; the value is the width."""
         study = optuna.create_study(directions=directions)
         for number in range(trials):
-            study.sampler = sampler.make(number)
+            study.sampler = sampler.make(number, FakeSpace())
             trial = study.ask()
             arch = FakeSpace().decide(lambda site, trial=trial: suggest(trial, site))
             study.tell(trial, [arch.width, -arch.width][: len(directions)])

@@ -19,8 +19,8 @@ from typing import Any
 
 from archdsl.blocks.asking import SearchSection, TrainSection
 from archdsl.search.metrics.hidden_covariance import HiddenCovariance
-from archdsl.search.proposals import fitting
 from archdsl.search.samplers import Random
+from archdsl.search.sites import fitting
 from archdsl.search.tasks.mqar import MQAR
 
 TASK = MQAR(vocab=16, length=8, pairs=2)
@@ -128,12 +128,16 @@ class FakeSpace:
     largest: int = 10**9
     text_hash: str = "fake"
     slow: float = 0.0
+    widths: tuple[str, ...] = WIDTH.options
+
+    def to_json(self) -> str:
+        raise AssertionError("fakes are read by their own loader")
 
     def count(self) -> int:
-        return 4 * (2 * 2 + 1)
+        return len(self.widths) * (2 * 2 + 1)
 
     def decide(self, choose: Callable[[FakeSite], int]) -> FakeArch:
-        sites = [WIDTH, MEMORY]
+        sites = [FakeSite(WIDTH.path, WIDTH.kind, self.widths), MEMORY]
         assignment = {site.path: choose(site) for site in sites}
         if MEMORY.options[assignment[MEMORY.path]] != "linear":
             sites.append(LAYERS)
@@ -150,6 +154,29 @@ class FakeSpace:
             arch = fitting(self, lambda site: draw.randrange(site.size))
             if arch is not None and self.feasible(arch):
                 return arch
+
+    def mutate(self, arch: FakeArch, seed: int) -> FakeArch:
+        draw = random.Random(seed)
+        while True:
+            path = draw.choice(list(arch.assignment))
+
+            def choose(site: FakeSite, path: str = path) -> int:
+                kept = arch.assignment.get(site.path)
+                return draw.randrange(site.size) if site.path == path or kept is None else kept
+
+            found = fitting(self, choose)
+            if found is not None and self.feasible(found):
+                return found
+
+    def crossover(self, a: FakeArch, b: FakeArch, seed: int) -> FakeArch:
+        draw = random.Random(seed)
+
+        def choose(site: FakeSite) -> int:
+            known = [p.assignment[site.path] for p in (a, b) if site.path in p.assignment]
+            return draw.choice(known) if known else draw.randrange(site.size)
+
+        found = fitting(self, choose)
+        return found if found is not None and self.feasible(found) else a
 
     def feasible(self, arch: FakeArch) -> bool:
         return arch.cost.params <= self.largest

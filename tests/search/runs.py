@@ -11,12 +11,32 @@ from pathlib import Path
 
 from fakes import ACCURACY, SEARCH, STATE, FakeSpace
 
-from archdsl.search.main import Request, search
+from archdsl.search.main import Request, help_out, search
 from archdsl.search.records import Record
-from archdsl.search.samplers import NSGA2, TPE, Random
+from archdsl.search.samplers import (
+    NSGA2,
+    NSGA3,
+    TPE,
+    Evolution,
+    Exhaustive,
+    GaussianProcess,
+    Random,
+    Reinforce,
+    TreeSearch,
+)
 from archdsl.search.storage import open_store
 
-SAMPLERS = {"random": Random(), "tpe": TPE(startup=3), "nsga2": NSGA2(population=3)}
+SAMPLERS = {
+    "random": Random(),
+    "exhaustive": Exhaustive(),
+    "tpe": TPE(startup=3),
+    "gp": GaussianProcess(startup=3, candidates=16),
+    "nsga2": NSGA2(population=3),
+    "nsga3": NSGA3(population=3),
+    "evolution": Evolution(population=4, tournament=2),
+    "tree_search": TreeSearch(),
+    "reinforce": Reinforce(startup=2),
+}
 OBJECTIVES = {"one": (ACCURACY,), "two": (ACCURACY, STATE)}
 
 
@@ -30,14 +50,23 @@ def space_of(
 
 
 def run(out: Path, space: FakeSpace | None = None, **given):
-    request = Request(out=out, quiet=True, loader="fakes:load_fake", **given)
-    return search(space or space_of(), "fake", Path(), request)
+    return search(space or space_of(), "fake", Path(), request(out, **given))
 
 
-def start(out: Path, **settings) -> subprocess.Popen:
-    """The same in a process of its own; ``settings`` are of :func:`space_of`."""
-    command = [sys.executable, __file__, str(out), json.dumps(settings)]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+def request(out: Path, **given) -> Request:
+    return Request(out=out, quiet=True, loader="fakes:load_fake", **given)
+
+
+def command(out: Path, settings: dict, verb: str = "search", **given) -> list[str]:
+    """What runs a search in a process of its own; ``settings`` are of :func:`space_of`."""
+    return [sys.executable, __file__, verb, str(out), json.dumps(settings), json.dumps(given)]
+
+
+def start(out: Path, settings: dict | None = None, **given) -> subprocess.Popen:
+    """The same in a process of its own; ``given`` without ``settings`` are the settings."""
+    settings, given = (given, {}) if settings is None else (settings, given)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command(out, settings, **given), env=environment)
 
 
 def facts(records) -> list:
@@ -49,10 +78,10 @@ def facts(records) -> list:
     ]  # fmt: skip
 
 
-def records_of(out: Path) -> list[Record]:
-    store = open_store(None, "fake", out)
+def records_of(out: Path, storage: str | None = None) -> list[Record]:
+    store = open_store(storage, "fake", out)
     try:
-        store.attach(["maximize"], store.storage.get_study_user_attrs(0)["archdsl"])
+        store.id = store.storage.get_study_id_from_name("fake")
         return store.records()
     finally:
         store.close()
@@ -63,4 +92,6 @@ EVERYONE = {"promote": Fraction(1), "rank": None}
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), space_of(**json.loads(sys.argv[2])))
+    verb, out = {"search": search, "help": help_out}[sys.argv[1]], Path(sys.argv[2])
+    settings, given = map(json.loads, sys.argv[3:])
+    verb(space_of(**settings), "fake", Path(), request(out, **given))

@@ -7,11 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from fakes import SEARCH
-from runs import EVERYONE, facts, records_of, run, space_of, start
+from fakes import SEARCH, FakeSpace
+from runs import EVERYONE, OBJECTIVES, facts, records_of, run, space_of, start
 
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.search.metrics.hidden_covariance import HiddenCovariance
+from archdsl.search.samplers import Random
 from archdsl.search.storage import open_store
 
 
@@ -133,23 +134,40 @@ def test_a_failed_candidate_is_nobodys_competitor(tmp_path):
     assert states(result) == ["fail", "fail", "fail"]
 
 
-def test_another_spec_is_another_study(tmp_path):
+def test_another_seed_is_another_study(tmp_path):
     run(tmp_path, trials=1)
     before = (tmp_path / "study.journal").read_bytes()
-    with pytest.raises(ArchError) as caught:
-        run(tmp_path, space_of(text_hash="changed"), trials=1)
+    with pytest.raises(ArchError, match="seed") as caught:
+        run(tmp_path, trials=1, seed=5)
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.id == "study-changed"
     assert "--study" in diagnostic.help
     assert (tmp_path / "study.journal").read_bytes() == before
-    with pytest.raises(ArchError, match="seed"):
-        run(tmp_path, trials=1, seed=5)
-    assert len(run(tmp_path, space_of(text_hash="changed"), trials=1, study="new").records) == 1
+    assert len(run(tmp_path, trials=1, seed=5, study="new").records) == 1
 
 
-def test_storages_that_are_not_files_are_refused_in_words(tmp_path):
-    with pytest.raises(ArchError, match="postgresql"):
-        run(tmp_path, storage="postgresql://localhost/studies")
+def test_storages_nobody_knows_are_refused_in_words(tmp_path):
+    with pytest.raises(ArchError, match="redis") as caught:
+        run(tmp_path, storage="redis://localhost/studies")
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.id == "unsupported-storage"
+    assert "postgresql://" in diagnostic.help
+
+
+def test_a_server_that_does_not_answer_is_said_in_words(tmp_path):
+    pytest.importorskip("psycopg")
+    with pytest.raises(ArchError) as caught:
+        run(tmp_path, storage="postgresql://nobody:secret@127.0.0.1:9/studies")
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.id == "storage-silent"
+    assert "secret" not in diagnostic.message
+
+
+def test_a_database_file_is_a_storage_like_any_other(tmp_path, whole):
+    space, storage = space_of("tpe", "two", 10), f"sqlite:///{tmp_path}/studies.db"
+    run(tmp_path / "one", space, trials=4, storage=storage)
+    found = run(tmp_path / "two", space, storage=storage)
+    assert facts(found.records) == facts(whole.records)
 
 
 def test_data_that_nobody_reads_is_a_mistake(tmp_path, text_file):
@@ -165,6 +183,15 @@ def test_a_space_that_cannot_be_counted_is_searched(tmp_path):
     result = run(tmp_path, Endless(SEARCH.model_copy(update={"trials": 1})))
     assert len(result.records) == 1
     assert result.count is None
+
+
+def test_a_sampler_of_one_objective_refuses_two(tmp_path):
+    class Narrow(Random):
+        several = False
+
+    space = FakeSpace(SEARCH.model_copy(update={"sampler": Narrow()}), OBJECTIVES["two"])
+    with pytest.raises(ArchError, match="takes one objective, and the spec has 2"):
+        run(tmp_path, space)
 
 
 def test_a_spec_without_a_task_says_so(tmp_path):
@@ -246,9 +273,9 @@ def test_a_living_process_keeps_its_trial(tmp_path):
     record = store.records()[0]
     running = replace(record, state="running")
     mine = replace(running, attributes={**running.attributes, "owner": vars(store.owner)})
-    assert other.abandoned([mine]) is None
+    assert other.abandoned([mine]) == []
     store.close()
-    assert other.abandoned([mine]) is mine
+    assert other.abandoned([mine]) == [mine]
     other.close()
 
 

@@ -2,10 +2,11 @@
 
     python -m tests.studies.architectures --count 300 --seed 0 --compile 20
 
-draws architectures from ``wide.arch``, every choice with equal odds, and checks of each what the
-language promises: it compiles, trains a step, decodes with the same outputs token by token and in any
-chunks, sees no later token where it says so, costs exactly what its cost says, and survives its
-checkpoint and its closed text. What fails is listed with the seed and the text that shows it.
+draws architectures from ``wide.arch``, or with ``--space deep`` from ``deep.arch``, every choice with equal
+odds, and checks of each what the language promises: it compiles, trains a step, decodes with the same
+outputs token by token and in any chunks, sees no later token where it says so, costs exactly what its cost
+says, and survives its checkpoint and its closed text. What fails is listed with the seed and the text that
+shows it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from archdsl.compiler.model import Model
 from archdsl.grammar.format import format_program
 from archdsl.grammar.parse import parse
 
-SPACE = Path(__file__).with_name("wide.arch")
+SPACES = {name: Path(__file__).with_name(f"{name}.arch") for name in ("wide", "deep", "routed")}
 
 LENGTH = 97
 BATCH = 2
@@ -285,15 +286,19 @@ def drawn(space: Space, seed: int) -> Arch:
 
 
 def study(
-    seeds: Iterable[int], compile_first: int = 0, backend: str = "inductor", note: Note = quiet
+    seeds: Iterable[int],
+    compile_first: int = 0,
+    backend: str = "inductor",
+    note: Note = quiet,
+    space: str = "wide",
 ) -> Outcome:
     """Every check of every seed's architecture; the first so many are also compiled.
 
     ``note`` is told how far it is, behind each architecture.
     """
-    space, outcome = archdsl.load(SPACE), Outcome()
+    drawn_from, outcome = archdsl.load(SPACES[space]), Outcome()
     for number, seed in enumerate(seeds):
-        life = Life(seed, drawn(space, seed))
+        life = Life(seed, drawn(drawn_from, seed))
         for check in CHECKS:
             outcome.run(life, check, check.__name__)
         if number < compile_first:
@@ -323,10 +328,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", type=int, default=0, help="how many to torch.compile as well")
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
+    parser.add_argument("--space", choices=SPACES, default="wide")
     given = parser.parse_args()
     torch.set_num_threads(1)
     seeds = range(given.seed, given.seed + given.count)
-    outcome = study(seeds, given.compile, given.backend, aloud)
+    outcome = study(seeds, given.compile, given.backend, aloud, given.space)
     print(table(outcome, given.count))
     return bool(outcome.failures)
 

@@ -50,10 +50,10 @@ GROWTH = 300 << 20
 STUCK = 60.0
 """Seconds without progress after which a worker is ended: not even an alarm reaches it."""
 
-ONE_IN = 5
+ONE_IN = 3
 """Of so many accepted inputs one is used."""
 
-HARMLESS = {"nothing-feasible", "too-entangled"}
+HARMLESS = {"nothing-feasible"}
 """What sampling may still find out about an accepted file."""
 
 
@@ -91,6 +91,7 @@ class Tally:
     slowest_use: list[tuple[float, int]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     peak: int = 0
+    chunk: set[int] = field(default_factory=set)
 
     def merge(self, other: Tally) -> None:
         """Add another worker's."""
@@ -208,7 +209,7 @@ def run(
         folder: an empty one to write them to.
         at: told the number of each input before it is tried.
     """
-    tally, path = Tally(), folder / "input.arch"
+    tally, path = Tally(chunk={indices.start}), folder / "input.arch"
     for index in indices:
         at(index)
         kind, data = text(seed, index)
@@ -277,7 +278,9 @@ class Crew:
         self.seed, self.total = seed, Tally()
         self.context = multiprocessing.get_context("spawn")
         self.tasks, self.results = self.context.Queue(), self.context.Queue()
-        for start in range(first, first + count, CHUNK):
+        self.end = first + count
+        self.left = set(range(first, self.end, CHUNK))
+        for start in sorted(self.left):
             self.tasks.put(range(start, min(start + CHUNK, first + count)))
         for _ in range(jobs):
             self.tasks.put(None)
@@ -306,13 +309,18 @@ class Crew:
                 working -= 1
                 continue
             self.total.merge(tally)
+            self.left -= tally.chunk
             self.done = sum(self.total.inputs.values())
             say(
                 f"\r{self.done:,} inputs, {len(self.total.failures)} failures,"
-                f" {time.monotonic() - begin:.0f} s "
+                f" {time.monotonic() - begin:.0f} s; all before #{self.reached():,} "
             )
         say("\n")
         return self.total
+
+    def reached(self) -> int:
+        """Before which input all are tried: where ``--start`` goes on."""
+        return min(self.left, default=self.end)
 
     def look(self) -> None:
         """Replace workers that get nowhere."""
@@ -425,7 +433,9 @@ def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument(
+        "--start", type=int, default=0, help="number of the first input, to go on with a run"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, help="file to append failures to, as Markdown")
@@ -434,7 +444,7 @@ def main() -> None:
     if options.shown is not None:
         sys.stdout.buffer.write(text(options.seed, options.shown)[1])
         return
-    tally = Crew(options.seed, options.count, options.jobs, options.first).run(
+    tally = Crew(options.seed, options.count, options.jobs, options.start).run(
         lambda line: print(line, end="", flush=True)
     )
     report(tally, options.seed, options.out)

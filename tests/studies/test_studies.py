@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from studies import fuzz, kill, mutations, timing
+from studies import curves, decode, fuzz, kill, mutations, timing
 
 import archdsl
 from archdsl.diagnostics import Severity
@@ -64,6 +64,24 @@ def test_timing():
     assert (
         figure.value < 3 * figure.bound
     )  # the bound itself is for a machine that does nothing else
+
+
+def test_decode():
+    found = decode.decoded(length=2 * decode.WINDOW, batch=2)
+    assert found.kept, found
+
+
+@pytest.mark.parametrize("name", curves.MODELS)
+def test_curves(name, tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(b"to be or not to be, that is the question. " * 40)
+    data = curves.bytes_of(path)
+    setting = curves.Setting(steps=6, batch=4, length=32, warmup=2)
+    curve = curves.train(name, data, setting)
+    assert len(curve.losses) == setting.steps
+    assert curve.losses[-1] < curve.losses[0]
+    assert curves.diverged(curve, guess=0.0)
+    assert not curves.diverged(curve, guess=10.0)
 
 
 @pytest.mark.timeout(900)

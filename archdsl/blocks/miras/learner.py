@@ -10,6 +10,10 @@ from pydantic import Field
 from archdsl.blocks.base import Builder, Component, Count, Kind, Real, Value
 from archdsl.blocks.ops.dense import Activate, Linear
 from archdsl.blocks.ops.memory import FixedRate, SoftCap
+from archdsl.kernels.learner.rule import Learn
+
+Chunk = Annotated[int, Field(ge=1, le=1024)]
+"""Writes that start from one memory."""
 
 
 class Learner(Component):
@@ -35,14 +39,61 @@ class GradientDescent(Learner):
     rank: Count | None = None
     start: Real = Fraction(0)
     cap: Annotated[Real, Field(gt=0)] | None = None
+    chunk: Chunk = 1
+    average: bool = False
+    bound: Literal["auto", "none", "error"] = "auto"
+    clip: Annotated[Real, Field(gt=0)] | None = None
+    first: Literal["decay", "gradient"] = "decay"
+
+    @property
+    def online(self) -> bool:
+        """Whether nothing is asked for that the fast families do not have, but for a chunk."""
+        plain = self.name == "gd" and not self.average and self.clip is None
+        return plain and self.bound != "error" and self.first == "decay"
+
+    @property
+    def learn(self) -> Learn:
+        """As the learner family takes it."""
+        return Learn(
+            chunk=self.chunk,
+            average=self.average,
+            bound="none" if self.bound == "none" else "error",
+            clip=None if self.clip is None else float(self.clip),
+            decay_first=self.first == "decay",
+            writes=self.steps,
+            largest=float(self.beta_max / self.shared),
+            rate="channel" if self.rate == "channel" else "head",
+        )
+
+    @property
+    def summed(self) -> int:
+        """Writes whose gradients one step sums."""
+        return self.learn.window
+
+    @property
+    def shared(self) -> int:
+        """Gradients that share one step."""
+        return 1 if self.average else self.chunk * int(getattr(self, "window", 1))
+
+    @property
+    def words(self) -> str:
+        """As ``archdsl show`` says it; nothing for a plain step."""
+        return ""
 
     def lower(
-        self, build: Builder, stream: Value, heads: int, channels: int, step: Value | None
+        self,
+        build: Builder,
+        stream: Value,
+        heads: int,
+        channels: int,
+        step: Value | None,
+        times: Fraction = Fraction(1),
     ) -> Value | None:
         """The write rate ``[B, T, heads]`` (``exponential``: its logarithm), or a key channel's.
 
-        ``None`` where it is 1.
+        It is in ``(0, beta_max · times)``. ``None`` where it is 1.
         """
+        largest = self.beta_max * times
         if self.rate == "fixed":
             return None
         if self.rate == "step":
@@ -50,17 +101,15 @@ class GradientDescent(Learner):
         if self.rate == "exponential":
             return self._exponential(build, stream, heads)
         if self.rate == "channel":
-            return self._channelwise(build, stream, heads * channels)
+            return self._channelwise(build, stream, heads * channels, largest)
         writes = heads * self.steps
         if self.rate == "head":
-            fixed = FixedRate(heads=writes, learned=True, maximum=float(self.beta_max))
+            fixed = FixedRate(heads=writes, learned=True, maximum=float(largest))
             return build.add(fixed, stream, name="rate")
         logits = build.add(
             Linear(width_in=stream.type.width, width_out=writes), stream, name="rate"
         )
-        return build.add(
-            Activate(function="sigmoid", scale=self.beta_max), logits, name="rate_gate"
-        )
+        return build.add(Activate(function="sigmoid", scale=largest), logits, name="rate_gate")
 
     def _exponential(self, build: Builder, stream: Value, heads: int) -> Value:
         """Logits that start at the same number for every token."""
@@ -76,8 +125,8 @@ class GradientDescent(Learner):
             return logits
         return build.add(SoftCap(cap=float(self.cap)), logits, name="rate_cap")
 
-    def _channelwise(self, build: Builder, stream: Value, width: int) -> Value:
-        """``beta_max · σ(b + W₂ W₁ x)``; the bias starts at RWKV-7's -0.19."""
+    def _channelwise(self, build: Builder, stream: Value, width: int, largest: Fraction) -> Value:
+        """``largest · σ(b + W₂ W₁ x)``; the bias starts at RWKV-7's -0.19."""
         inner = stream
         if self.rank:
             narrow = Linear(width_in=stream.type.width, width_out=self.rank)
@@ -90,6 +139,4 @@ class GradientDescent(Learner):
             bias_init=-0.19,
         )
         logits = build.add(widen, inner, name="rate")
-        return build.add(
-            Activate(function="sigmoid", scale=self.beta_max), logits, name="rate_gate"
-        )
+        return build.add(Activate(function="sigmoid", scale=largest), logits, name="rate_gate")

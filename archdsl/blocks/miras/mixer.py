@@ -16,12 +16,16 @@ from archdsl.blocks.base import (
     Invalid,
     Layer,
     Real,
+    Rule,
     Value,
     features,
 )
+from archdsl.blocks.miras import learning, routed
 from archdsl.blocks.miras.bias import L2, Bias, Dot
+from archdsl.blocks.miras.descents import ClosedForm
 from archdsl.blocks.miras.learner import GradientDescent, Learner
-from archdsl.blocks.miras.memory import Matrix, Memory, Vector
+from archdsl.blocks.miras.maps import Mapped
+from archdsl.blocks.miras.memory import Memory, Stored, Vector, stored
 from archdsl.blocks.miras.retention import Decay, Retention, RunningSoftmax
 from archdsl.blocks.miras.shell import MatrixShell, VectorShell
 from archdsl.blocks.op import Type
@@ -31,10 +35,11 @@ Transform = Activation | Literal["l2_norm", "softmax"]
 
 
 class Miras(Layer):
-    """A memory that is written and read at every token.
+    """A memory that is written and read at every token (Miras, arXiv 2504.13173).
 
     Queries, keys and values are projected, pass a short convolution (``conv`` taps, with SiLU), then
-    ``query``, ``key`` and ``value`` transform them; ``key = complement`` is ``1 - decay``. What is read
+    ``query``, ``key`` and ``value`` transform them; ``key = complement`` is ``1 - decay``; the places of
+    ``position = rope`` count modulo a ``period``. What is read
     passes a ``norm`` over each head (or the whole ``width``), a ``gate`` from the input, a projection.
 
     ``shift`` lets every projection see a mix of its own of the token and the one before
@@ -45,6 +50,8 @@ class Miras(Layer):
     """
 
     name: ClassVar[str] = "miras"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom"})
+    remembers: ClassVar[bool] = True
     memory: Memory
     bias: Bias = Dot()
     retention: Retention | None = None
@@ -55,6 +62,7 @@ class Miras(Layer):
     feature: Literal["none", "elu1"] = "none"
     normaliser: Literal["none", "sum", "max"] = "none"
     position: Literal["none", "rope"] = "none"
+    period: Count | None = None
     scale: Annotated[Real, Field(gt=0)] | None = None
     conv: Annotated[int, Field(ge=1, le=64)] | None = None
     conv_bias: bool = False
@@ -78,32 +86,56 @@ class Miras(Layer):
 
     @property
     def descent(self) -> GradientDescent:
-        """The learner."""
+        """The learner; of a closed form the weights of its writes."""
+        if isinstance(self.learner, ClosedForm):
+            return GradientDescent(rate=self.learner.rate)
         assert isinstance(self.learner, GradientDescent)
         return self.learner
 
-    def verify(self) -> None:
-        """What cannot be meant together."""
-        for complaint in self._complaints():
-            raise complaint
+    @property
+    def hebbian(self) -> bool:
+        """Whether writes do not depend on what is there."""
+        return self.bias.plain is not None and self.bias.plain[0] == "dot"
 
-    def _complaints(self) -> Iterator[Invalid]:
-        if isinstance(self.memory, Vector):
-            yield from self._vector_complaints()
-        yield from self._key_complaints()
-        yield from self._step_complaints()
-        yield from self._normaliser_complaints()
-        yield from self._read_complaints()
-        yield from self._delta_complaints()
+    @property
+    def steep(self) -> int:
+        """How many times as steep its bias is as the fast families' own."""
+        return 1 if self.bias.plain is None else self.bias.plain[1]
+
+    @property
+    def stored(self) -> Stored | None:
+        """The memory with heads, without its feature map; ``None`` for a vector."""
+        return stored(self.memory)
+
+    @property
+    def decay(self) -> Decay | None:
+        """The decay of its retention."""
+        if isinstance(self.retention, Mapped):
+            return self.retention.forgets
+        return self.retention if isinstance(self.retention, Decay) else None
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is beyond what one formula of a fast family computes."""
+        return learning.learns(self)
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        """What cannot be meant together."""
+        return (
+            cls._vector_complaints,
+            cls._key_complaints,
+            cls._step_complaints,
+            cls._normaliser_complaints,
+            cls._read_complaints,
+            cls._rate_complaints,
+            cls._steps_complaints,
+            *learning.RULES,
+        )
 
     def _vector_complaints(self) -> Iterator[Invalid]:
-        if self.bias.name != "dot":
-            yield Invalid(
-                "vector-bias",
-                f"a vector memory has no keys to correct by, so `bias = {self.bias.name}` means nothing",
-                argument="bias",
-                help="use `memory = matrix(heads = …)`, or `bias = dot`",
-            )
+        if not isinstance(self.memory, Vector):
+            return
         if self.normaliser != "none":
             yield Invalid(
                 "vector-bias", "a vector memory has no keys to normalise by", argument="normaliser"
@@ -112,7 +144,7 @@ class Miras(Layer):
             "read": self.read != "after",
             "bonus": self.bonus != "none",
             "correction": self.correction,
-            "learner": self.descent.rate != "fixed" or self.descent.steps > 1,
+            "learner": self.descent.steps > 1 or (self._plain and self.descent.rate != "fixed"),
         }
         for argument in (name for name, asked in wanted.items() if asked):
             yield Invalid(
@@ -121,6 +153,10 @@ class Miras(Layer):
                 argument=argument,
                 help="use `memory = matrix(heads = …)`",
             )
+
+    @property
+    def _plain(self) -> bool:
+        return self.hebbian and not self.learns
 
     def _key_complaints(self) -> Iterator[Invalid]:
         if self.key == "complement" and not self._decays("channel"):
@@ -162,7 +198,7 @@ class Miras(Layer):
             )
 
     def _normaliser_complaints(self) -> Iterator[Invalid]:
-        if self.normaliser != "none" and self.bias.name != "dot":
+        if self.normaliser != "none" and not self.hebbian:
             yield Invalid(
                 "normaliser-bias",
                 "a normaliser belongs to `bias = dot`: the delta rule corrects itself",
@@ -187,7 +223,7 @@ class Miras(Layer):
 
     def _read_complaints(self) -> Iterator[Invalid]:
         before = self.read == "before"
-        if before and (self.bias.name != "dot" or self.normaliser != "none"):
+        if before and (not self.hebbian or self.normaliser != "none"):
             yield Invalid(
                 "read-before",
                 "`read = before` belongs to `bias = dot` without a normaliser",
@@ -202,21 +238,14 @@ class Miras(Layer):
                 help="write `read = before`, or `bonus = after_norm`",
             )
 
-    def _delta_complaints(self) -> Iterator[Invalid]:
+    def _rate_complaints(self) -> Iterator[Invalid]:
         learner, l2 = self.descent, isinstance(self.bias, L2)
-        if learner.rate == "channel" and not l2:
+        if learner.rate == "channel" and not l2 and not self.learns:
             yield Invalid(
                 "channel-rate",
                 "a rate a channel says how much of a key is erased, and `bias = dot` erases nothing",
                 argument="learner",
                 help="write `bias = l2`",
-            )
-        if learner.steps > 1 and (not l2 or learner.rate in ("channel", "step")):
-            yield Invalid(
-                "steps-bias",
-                f"`steps = {learner.steps}` needs `bias = l2` and one rate a write",
-                argument="learner",
-                help="write `bias = l2, learner = gd(rate = token, steps = 2)`",
             )
         feedback = isinstance(self.bias, L2) and self.bias.feedback == "learned"
         if feedback and learner.rate == "channel":
@@ -226,6 +255,19 @@ class Miras(Layer):
                 argument="bias",
                 help="write `bias = l2`",
             )
+
+    def _steps_complaints(self) -> Iterator[Invalid]:
+        learner = self.descent
+        if learner.steps == 1:
+            return
+        refused = not isinstance(self.bias, L2) and not self.learns
+        if refused or learner.rate in ("channel", "step"):
+            yield Invalid(
+                "steps-bias",
+                f"`steps = {learner.steps}` needs `bias = l2` and one rate a write",
+                argument="learner",
+                help="write `bias = l2, learner = gd(rate = token, steps = 2)`",
+            )
         once = {
             "skip": self.skip,
             "bonus": self.bonus != "none",
@@ -233,7 +275,7 @@ class Miras(Layer):
             "value_residual": self.value_residual is not None,
             "key": self.key == "complement" or isinstance(self.retention, RunningSoftmax),
         }
-        for argument in (name for name, asked in once.items() if asked and learner.steps > 1):
+        for argument in (name for name, asked in once.items() if asked):
             yield Invalid(
                 "steps-once",
                 f"with several writes a token there are several values, and `{argument}` takes one",
@@ -244,8 +286,11 @@ class Miras(Layer):
     def infer(self, stream: Type) -> Type:
         """Heads and expansions give whole numbers of channels."""
         width = features(stream, self.name)
-        if isinstance(self.memory, Matrix):
-            key, _ = self.memory.dims(width)
+        if stream.routed is not None and self.learns:
+            raise learning.routed()
+        routed.fits(self, stream.routed)
+        if self.stored is not None:
+            key, _ = self.stored.dims(width)
             if self.position == "rope" and key % 2:
                 raise Invalid(
                     "odd-rotary",
@@ -260,11 +305,11 @@ class Miras(Layer):
         """What the decay is a number for."""
         if isinstance(self.retention, RunningSoftmax):
             return "channel"
-        return self.retention.per if isinstance(self.retention, Decay) else "none"
+        return "none" if self.decay is None else self.decay.per
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """Projections, memory, epilogue."""
-        if isinstance(self.memory, Matrix):
-            return MatrixShell(self, self.memory, build, stream).lower()
+        if self.stored is not None:
+            return MatrixShell(self, self.stored, build, stream).lower()
         assert isinstance(self.memory, Vector)
         return VectorShell(self, build, stream).lower(self.memory.channels(stream.type.width))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from archdsl.blocks.base import Builder, Value
 from archdsl.blocks.miras.bias import L2
-from archdsl.blocks.miras.memory import Matrix
-from archdsl.blocks.miras.retention import Decay, Kept, RunningSoftmax
+from archdsl.blocks.miras.learned import lower_channels, lower_learner
+from archdsl.blocks.miras.memory import Polynomial, Stored
+from archdsl.blocks.miras.retention import Kept, RunningSoftmax
 from archdsl.blocks.ops import memory as ops
 from archdsl.blocks.ops.attention import Rotary
 from archdsl.blocks.ops.dense import (
@@ -22,6 +24,7 @@ from archdsl.blocks.ops.dense import (
     Norm,
     RepeatHeads,
 )
+from archdsl.blocks.ops.learner import PolynomialFeatures
 from archdsl.blocks.ops.shift import TokenShift
 
 if TYPE_CHECKING:
@@ -65,10 +68,11 @@ class Shell:
     def readers(self) -> list[str]:
         """Which parts read the stream."""
         mixer = self.mixer
-        gated = isinstance(mixer.retention, Decay) and mixer.retention.per != "constant"
+        decay = mixer.decay
+        gated = decay is not None and decay.per != "constant"
         rated = mixer.descent.rate in ("token", "exponential", "channel")
         there = {
-            "query": isinstance(mixer.memory, Matrix),
+            "query": mixer.stored is not None,
             "decay": gated,
             "key": mixer.key != "complement",
             "value": True,
@@ -109,7 +113,8 @@ class Shell:
         if isinstance(retention, RunningSoftmax):
             logits = self.branch("key", heads * channels, "none", heads)
             return retention.lower_gate(self.build, logits)
-        if not isinstance(retention, Decay):
+        retention = self.mixer.decay
+        if retention is None:
             return Kept()
         step = self.mixer.descent.rate == "step"
         return retention.lower_gate(self.build, self.source("decay"), heads, channels, step=step)
@@ -183,6 +188,16 @@ class VectorShell(Shell):
         value = self.values(inner, 1)
         kept = self.keep(1, inner)
         key = self.tied(kept) or self.branch("key", inner, self.mixer.key, 1)
+        read = self.read(inner, key, value, kept)
+        x = self.direct(read, value, inner)
+        if self.mixer.norm_place == "after_gate":
+            return self.out(self.norm(self.gated(x), 1))
+        return self.out(self.gated(self.norm(x, 1)))
+
+    def read(self, inner: int, key: Value, value: Value, kept: Kept) -> Value:
+        """What the memory gives; beyond a Hebbian write every channel is a memory of its own."""
+        if not self.mixer.hebbian or self.mixer.learns:
+            return lower_channels(self, inner, key, value, kept)
         point = ops.Memory(
             heads=1,
             key_dim=1,
@@ -192,20 +207,20 @@ class VectorShell(Shell):
             decay=self.mixer.per(),
         )
         ports = [port for port in (key, value, kept.log_decay) if port is not None]
-        read = self.build.add(point, *ports, name="memory")
-        x = self.direct(read, value, inner)
-        if self.mixer.norm_place == "after_gate":
-            return self.out(self.norm(self.gated(x), 1))
-        return self.out(self.gated(self.norm(x, 1)))
+        return self.build.add(point, *ports, name="memory")
 
 
 class MatrixShell(Shell):
-    """A mixer with a matrix a head."""
+    """A mixer with a matrix, or a deeper memory, a head."""
 
-    def __init__(self, mixer: Miras, memory: Matrix, build: Builder, stream: Value) -> None:
+    def __init__(self, mixer: Miras, memory: Stored, build: Builder, stream: Value) -> None:
         super().__init__(mixer, build, stream)
-        self.heads, self.key_heads = memory.heads, memory.key_heads or memory.heads
-        self.key_dim, self.value_dim = memory.dims(stream.type.width)
+        self.heads = memory.heads
+        self.key_heads = getattr(memory, "key_heads", None) or memory.heads
+        self.channels, self.value_dim = memory.dims(stream.type.width)
+        self.features = mixer.memory if isinstance(mixer.memory, Polynomial) else None
+        self.key_dim = self.features.features(self.channels) if self.features else self.channels
+        self.store = memory.store(stream.type.width, self.key_dim)
         self.steps = mixer.descent.steps
 
     def lower(self) -> Value:
@@ -227,14 +242,18 @@ class MatrixShell(Shell):
     def keys(self, name: str, how: str, steps: int) -> Value:
         """Query or key: branch, feature map, rotation, sharing among heads."""
         mixer, build, heads = self.mixer, self.build, self.key_heads * steps
-        width = heads * self.key_dim
+        width = heads * self.channels
         x = self.branch(name, width, how, heads)
         x = transform(build, x, name, mixer.feature, heads)
         if mixer.position == "rope":
-            x = build.add(Rotary(width=width, heads=heads), x, name=f"{name}_rope")
+            turn = Rotary(width=width, heads=heads, period=mixer.period)
+            x = build.add(turn, x, name=f"{name}_rope")
+        if self.features is not None:
+            powers = PolynomialFeatures(heads=heads, width=width, degree=self.features.degree)
+            x = build.add(powers, x, name=f"{name}_powers")
         if self.key_heads == self.heads:
             return x
-        repeat = RepeatHeads(width=width, heads=heads, times=self.heads // self.key_heads)
+        repeat = RepeatHeads(width=x.type.width, heads=heads, times=self.heads // self.key_heads)
         return build.add(repeat, x, name=f"{name}_repeat")
 
     def read(
@@ -245,9 +264,11 @@ class MatrixShell(Shell):
         A Hebbian write's rate scales the value.
         """
         mixer, descent = self.mixer, self.mixer.descent
+        if mixer.learns:
+            return query, key, lower_learner(self, query, key, value, kept)
         rate, erase = self.rate(kept), self.erase(key)
         query = self.corrected(query, key if erase is None else erase)
-        dot, general = mixer.bias.name == "dot", descent.rate == "channel"
+        dot, general = mixer.hebbian, descent.rate == "channel"
         log_input = rate if descent.rate == "exponential" else None
         if general and rate is not None:
             keys = ops.RemovalKeys(width=key.type.width, heads=self.heads)
@@ -277,11 +298,12 @@ class MatrixShell(Shell):
 
     def rate(self, kept: Kept) -> Value | None:
         """The learner's write rate; the delta rule's is 1 a head where it is fixed."""
+        steep = self.mixer.steep
         rate = self.mixer.descent.lower(
-            self.build, self.source("rate"), self.heads, self.key_dim, kept.step
+            self.build, self.source("rate"), self.heads, self.key_dim, kept.step, Fraction(steep)
         )
-        if rate is None and self.mixer.bias.name == "l2":
-            one = ops.FixedRate(heads=self.heads * self.steps, learned=False)
+        if rate is None and not self.mixer.hebbian:
+            one = ops.FixedRate(heads=self.heads * self.steps, learned=False, maximum=float(steep))
             return self.build.add(one, self.stream, name="rate")
         return rate
 

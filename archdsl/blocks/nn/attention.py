@@ -13,12 +13,15 @@ from archdsl.blocks.nn.base import Context, Site, State, heads_apart, widened
 from archdsl.blocks.ops import attention as ops
 
 
-def rotated(x: Tensor, base: int, position: int) -> Tensor:
+def rotated(x: Tensor, base: int, position: int | Tensor, period: int | None = None) -> Tensor:
     """RoPE on ``[B, T, H, D]`` from ``position`` on: pairs are the halves of a head."""
     half = x.shape[-1] // 2
     dtype = widened(x).dtype
     rate = base ** (-torch.arange(half, device=x.device, dtype=dtype) / half)
-    place = torch.arange(x.shape[1], device=x.device, dtype=dtype) + position
+    if not isinstance(position, Tensor):
+        position = torch.arange(x.shape[1], device=x.device) + position
+    place = position.to(dtype)
+    place = place if period is None else place % period
     angle = (place[:, None] * rate)[:, None]
     cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
@@ -41,14 +44,34 @@ class Rotary(Site):
     """RoPE on a stream of heads."""
 
     call: ClassVar[Literal["plain", "context", "state"]] = "context"
+    places: ClassVar[bool] = True
 
     def __init__(self, op: ops.Rotary) -> None:
         super().__init__(op)
-        self.heads, self.base = op.heads, op.base
+        self.heads, self.base, self.period = op.heads, op.base, op.period
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """``[B, T, H·D]`` → the same."""
-        return rotated(heads_apart(x, self.heads), self.base, context.position).flatten(-2)
+        apart = heads_apart(x, self.heads)
+        return rotated(apart, self.base, context.places(x), self.period).flatten(-2)
+
+
+class ValueMix(Site):
+    """See ``ops.ValueMix``."""
+
+    call: ClassVar[Literal["plain", "context", "state"]] = "context"
+
+    def __init__(self, op: ops.ValueMix) -> None:
+        super().__init__(op)
+        self.width = op.width
+        self.weight = nn.Parameter(torch.full((2,), 0.5)) if op.learned else None
+
+    def forward(self, value: Tensor, context: Context) -> Tensor:
+        """``[B, T, G·D]`` → the same."""
+        first = context.carried.setdefault(f"attention value of {self.width}", value)
+        if self.weight is None:
+            return (first + value) / 2
+        return self.weight[0] * first + self.weight[1] * value
 
 
 class SoftmaxAttention(Site):
@@ -88,7 +111,8 @@ class SoftmaxAttention(Site):
     def _grouped(self, x: Tensor) -> Tensor:
         """``[B, S, G·D]`` → ``[B, H, S, D]``, each group given to its query heads."""
         x = heads_apart(x, self.op.kv_heads).transpose(1, 2)
-        return x.repeat_interleave(self.op.heads // self.op.kv_heads, 1)
+        times = self.op.heads // self.op.kv_heads
+        return x if times == 1 else x.repeat_interleave(times, 1)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, past: int) -> Tensor:
         q = q.transpose(1, 2)
@@ -101,6 +125,13 @@ class SoftmaxAttention(Site):
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(q, k, past))
         return mixed.transpose(1, 2).flatten(-2)
+
+    def probabilities(self, query: Tensor, key: Tensor) -> Tensor:
+        """Attention weights from the sequence's start, from its projections: ``[B, H, T, S]``."""
+        q, k = self._positioned(query, key, 0)
+        q, k = q.transpose(1, 2), self._grouped(k.flatten(-2))
+        weights: Tensor = (q @ k.mT * q.shape[-1] ** -0.5 + self._mask(q, k, 0)).softmax(-1)
+        return weights
 
     def _mask(self, q: Tensor, k: Tensor, past: int) -> Tensor:
         """Scores to add, ``[T, S]`` or ``[H, T, S]``: key ``j`` stands ``past`` tokens earlier."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from archdsl.blocks.op import Op
+from archdsl.kernels.common import segments
+from archdsl.kernels.shell.choice import Form
+
+if TYPE_CHECKING:
+    from archdsl.blocks.nn.forms import Rows
 
 State = dict[str, Any]
 """A decoding state: tensors by name, nested as the regions are. Its leaves have the batch first."""
@@ -24,12 +29,31 @@ class Context:
         keep: whether states are wanted back.
         auxiliary: losses that operations add beside their output (balance, halting …).
         carried: what one layer hands to those behind it beside the stream, by name.
+        number: of the training step, from 0; ``None`` where nothing is trained.
+        seed: of what is drawn in a step.
+        iteration: which run of a loop's weights this is, for what differs from run to run.
+        readout: logits of the stream at this place, where a loop may stop early.
+        cu_seqlens: offsets of the sequences packed in a batch of one ``[N + 1]``; ``None`` for a plain batch.
+        rows: where tokens go, inside a region that routes them.
     """
 
     position: int = 0
     keep: bool = False
     auxiliary: list[Tensor] = field(default_factory=list)
     carried: dict[str, Tensor] = field(default_factory=dict)
+    number: int | None = None
+    seed: int = 0
+    iteration: int = 0
+    readout: Callable[[Tensor], Tensor] | None = None
+    cu_seqlens: Tensor | None = None
+    rows: Rows | None = None
+
+    def places(self, like: Tensor) -> Tensor:
+        """How many tokens of its sequence came before each one of ``like [B, T, …]``: ``[T]``."""
+        here = torch.arange(like.shape[1], device=like.device)
+        if self.cu_seqlens is None:
+            return here + self.position
+        return here - self.cu_seqlens[segments(self.cu_seqlens, like.shape[1])[0]]
 
 
 Seeded = Callable[[str], torch.Generator]
@@ -58,7 +82,13 @@ class Site(nn.Module):
     """
 
     call: ClassVar[Literal["plain", "context", "state"]] = "plain"
+    packs: ClassVar[bool] = False
+    """Whether a stateful module takes packed sequences, or hands the context to those inside."""
     place: Place = Place()
+    places: ClassVar[bool] = False
+    """Whether what it gives depends on where a token stands, though it keeps no state."""
+    backend: Form | None = None
+    """Which form of the shell's kernels runs; ``None`` is whichever suits the tensors."""
 
     def __init__(self, op: Op) -> None:
         super().__init__()

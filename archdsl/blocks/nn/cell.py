@@ -14,6 +14,7 @@ from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, widene
 from archdsl.blocks.nn.cell_start import Starts, fill
 from archdsl.blocks.nn.functions import FUNCTIONS
 from archdsl.blocks.ops import cell as ops
+from archdsl.kernels.common import segments, sequences
 from archdsl.kernels.scan import scan
 
 Values = dict[str, Tensor]
@@ -30,43 +31,54 @@ class CellRecurrence(Site):
         for name, shape in op.parameters().items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
+    @property
+    def packs(self) -> bool:  # type: ignore[override]
+        """A scan takes packed sequences; one step after the other they are better a batch."""
+        return self.op.plan == "scan"
+
     def draw(self, seeded: Seeded) -> None:
         """Weights with the variance (or bound) of one over all that a ``linear`` sums; biases zero.
 
-        Parameters start as their equations say.
+        Unless the settings of the ``linear`` say otherwise. Parameters start as their equations say.
         """
         starts = Starts(self.op.analysis, self, seeded)
         with torch.no_grad():
             for linear in self.op.analysis.linears:
+                inputs = sum(1 if p.diagonal else self.op.shape(p)[-1] for p in linear.products)
                 for product in linear.products:
-                    self._draw_product(product, seeded)
+                    self._draw_product(product, inputs, seeded)
+                if linear.bias is not None:
+                    self._draw_bias(linear.products[0], linear.bias, inputs, seeded)
             for learned in self.op.analysis.vectors:
                 self.get_parameter(learned.name).copy_(starts.value_of(learned))
 
-    def _draw_product(self, product: Product, seeded: Seeded) -> None:
+    def _draw_product(self, product: Product, inputs: int, seeded: Seeded) -> None:
+        """One weight of a ``linear`` that sums so many numbers over all its arguments."""
         shapes = self.op.matrices(product)
         for name, shape in shapes.items():
-            inputs = shape[-1] if len(shapes) > 1 else self._inputs(product)
+            summed = shape[-1] if len(shapes) > 1 else inputs
             gain = 1.0 if name.endswith("_down") else float(product.setting("gain", 1))
             how = str(product.setting("init", "normal"))
-            fill(self.get_parameter(name), how, gain * inputs**-0.5, seeded(name))
+            fill(self.get_parameter(name), how, gain * summed**-0.5, seeded(name))
 
-    def _inputs(self, product: Product) -> int:
-        """How many numbers the ``linear`` of a weight sums, over all its arguments."""
-        linear = next(found for found in self.op.analysis.linears if product in found.products)
-        return sum(1 if p.diagonal else self.op.shape(p)[-1] for p in linear.products)
+    def _draw_bias(self, product: Product, name: str, inputs: int, seeded: Seeded) -> None:
+        size = float(product.setting("gain", 1)) * inputs**-0.5
+        how = str(product.setting("bias_init", "zeros"))
+        fill(self.get_parameter(name), how, size, seeded(name))
 
     def forward(
         self, x: Tensor, state: State | None, context: Context
     ) -> tuple[Tensor, State | None]:
         """``[B, T, D_in]`` → ``[B, T, D]``, and the states."""
+        bounds = context.cu_seqlens
         if state is None:
-            state = self.init_state(x.shape[0], x)
-        run = _Scan if self.op.plan == "scan" and x.shape[1] > 1 else _Steps
+            state = self.init_state(sequences(bounds, x.shape[0]), x)
+        scans = self.op.plan == "scan" and (x.shape[1] > 1 or bounds is not None)
         copied = self.op.copies > 1
         with exactly(x):
-            wide = widened(x)
-            output, after = run(self, wide[..., None] if copied else wide, state).result()
+            wide = widened(x)[..., None] if copied else widened(x)
+            run = _Scan(self, wide, state, bounds) if scans else _Steps(self, wide, state)
+            output, after = run.result()
         output = output.squeeze(-1) if copied else output
         return output.to(x.dtype), after if context.keep else None
 
@@ -80,6 +92,7 @@ class _Run:
         self.values: Values = {"x": x}
         self.linears: dict[Apply, Linear] = {found.call: found for found in self.analysis.linears}
         self.vectors = {found.call: found.name for found in self.analysis.vectors}
+        self.read: Values = {}
 
     def result(self) -> tuple[Tensor, State]:
         """The output ``[B, T, D]`` and the last states ``[B, D]``."""
@@ -115,8 +128,10 @@ class _Run:
         return [] if linear.bias is None else [self.given(self.weight(linear.bias), linear.call)]
 
     def weight(self, name: str) -> Tensor:
-        """A parameter, in the precision of the run."""
-        return self.cell.get_parameter(name).to(self.x.dtype)
+        """A parameter, in the precision of the run; looked up once, for steps ask again and again."""
+        if name not in self.read:
+            self.read[name] = self.cell.get_parameter(name).to(self.x.dtype)
+        return self.read[name]
 
     def vector(self, name: str) -> Tensor:
         """A parameter of one number a channel, or a channel and copy, as a value."""
@@ -166,6 +181,12 @@ def _sum(parts: list[Tensor]) -> Tensor:
 class _Scan(_Run):
     """Every state by a parallel scan, then everything else for all of time."""
 
+    def __init__(
+        self, cell: CellRecurrence, x: Tensor, state: State, cu_seqlens: Tensor | None
+    ) -> None:
+        super().__init__(cell, x, state)
+        self.cu_seqlens = cu_seqlens
+
     def result(self) -> tuple[Tensor, State]:
         """See the base."""
         after: State = {}
@@ -183,7 +204,7 @@ class _Scan(_Run):
             for parts in (found.factor, found.rest)
         )
         before = _joined([self.state[state] for state in found.states])
-        h, last = scan(factor, rest, initial_state=before)
+        h, last = scan(factor, rest, initial_state=before, cu_seqlens=self.cu_seqlens)
         for state, value, end in zip(found.states, _parts(h), _parts(last), strict=True):
             self.values[self.analysis.final[state]] = self.ends[state] = value
             after[state] = end
@@ -199,8 +220,12 @@ class _Scan(_Run):
 
     def _previous(self, state: str) -> Tensor:
         """A state before every step."""
-        start = self.state[state][:, None].to(self.ends[state].dtype)
-        return torch.cat([start, self.ends[state][:, :-1]], 1)
+        start, end = self.state[state].to(self.ends[state].dtype), self.ends[state]
+        if self.cu_seqlens is None:
+            return torch.cat([start[:, None], end[:, :-1]], 1)
+        rows, first = segments(self.cu_seqlens, end.shape[1])
+        shifted = torch.cat([end[:, :1], end[:, :-1]], 1)
+        return torch.where(first.view(1, -1, *(1,) * (end.dim() - 2)), start[rows][None], shifted)
 
     def needed(self, expression: Expression) -> list[str]:
         """Assigned names an expression reads, those they read first; nothing that is known."""

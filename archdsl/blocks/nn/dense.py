@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from archdsl.blocks.nn.base import Context, Seeded, Site, heads_apart, unit, widened
 from archdsl.blocks.nn.functions import activate
 from archdsl.blocks.ops import dense as ops
+from archdsl.kernels.shell.choice import ACTIVATIONS, Form
+from archdsl.kernels.shell.gate import gated_unit
+from archdsl.kernels.shell.norm import gated_norm, rms_norm
+from archdsl.kernels.shell.products import linear
 
 
 def draw_matrix(weight: Tensor, how: ops.Initialisation, generator: torch.Generator) -> None:
@@ -50,7 +54,7 @@ class Embedding(Site):
         x = F.embedding(tokens, self.weight)
         if self.position == "none":
             return x
-        place = torch.arange(tokens.shape[1], device=tokens.device) + context.position
+        place = context.places(tokens)
         if self.position == "learned":
             return x + self.positions[place]
         return x + sinusoidal(place.to(widened(x).dtype), self.width).to(x.dtype)
@@ -79,7 +83,7 @@ class Linear(Site):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[…, in]`` → ``[…, out]``."""
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias, self.backend)
 
 
 class MergedLinear(Site):
@@ -104,10 +108,14 @@ class MergedLinear(Site):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """``[…, in]`` → one ``[…, out]`` a part."""
         if self.bias is None or all(self.biased):
-            return torch.split(F.linear(x, self.weight, self.bias), self.sizes, -1)
-        outputs = torch.split(F.linear(x, self.weight), self.sizes, -1)
+            return torch.split(self.joined(x), self.sizes, -1)
+        outputs = torch.split(linear(x, self.weight, backend=self.backend), self.sizes, -1)
         biases = self._biases(self.bias)
         return tuple(y if b is None else y + b for y, b in zip(outputs, biases, strict=True))
+
+    def joined(self, x: Tensor) -> Tensor:
+        """All parts side by side, where all have a bias or none has."""
+        return linear(x, self.weight, self.bias, self.backend)
 
     def _biases(self, joined: Tensor) -> list[Tensor | None]:
         sizes = [n for n, biased in zip(self.sizes, self.biased, strict=True) if biased]
@@ -177,9 +185,30 @@ def _join_saved(
         state_dict |= {f"{prefix}{name}.{kind}": tensor for kind, tensor in joined.items()}
 
 
-def normalise(op: ops.Norm, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+class GatedUnit(MergedLinear):
+    """Two projections and the gate between them."""
+
+    def __init__(self, op: ops.GatedUnit) -> None:
+        super().__init__(op.merged)
+        self.op: ops.GatedUnit = op
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """``[…, in]`` → ``[…, F]``."""
+        return gated_unit(self.joined(x), self.op.function, self.op.swapped, self.backend)
+
+
+def one_gain(op: ops.Norm) -> bool:
+    """Whether it is an RMS norm of slices that share one gain: what the fused forms compute."""
+    return op.norm == "rms" and not op.bias and (op.groups == 1 or op.shared)
+
+
+def normalise(
+    op: ops.Norm, x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None
+) -> Tensor:
     """A norm over each group of channels, with a gain."""
     size = op.width // op.groups
+    if one_gain(op):
+        return rms_norm(heads_apart(x, op.groups), weight, op.eps, form).flatten(-2)
     if op.groups == 1:
         return _norm(op, x, (size,), weight, bias)
     x = heads_apart(x, op.groups)
@@ -211,7 +240,7 @@ class Norm(Site):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[…, D]`` → ``[…, D]``."""
-        return normalise(self.op, x, self.weight, self.bias)
+        return normalise(self.op, x, self.weight, self.bias, self.backend)
 
 
 class GatedNorm(Site):
@@ -226,10 +255,14 @@ class GatedNorm(Site):
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         """Stream and gate logits ``[…, D]`` → ``[…, D]``."""
-        opened = activate(self.op.function, gate)
-        if self.op.gate_first:
-            return normalise(self.op.norm, x * opened, self.weight, self.bias)
-        return normalise(self.op.norm, x, self.weight, self.bias) * opened
+        norm, function, first = self.op.norm, self.op.function, self.op.gate_first
+        if one_gain(norm) and function in ACTIVATIONS:
+            rows, opening = heads_apart(x, norm.groups), heads_apart(gate, norm.groups)
+            y = gated_norm(rows, opening, self.weight, norm.eps, function, first, self.backend)
+            return y.flatten(-2)
+        opened = activate(function, gate)
+        y = normalise(norm, x * opened if first else x, self.weight, self.bias, self.backend)
+        return y if first else y * opened
 
 
 class Activate(Site):
@@ -348,7 +381,7 @@ class Head(Site):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, D]`` → ``[B, T, V]``."""
-        return F.linear(x, self.table, self.bias)
+        return linear(x, self.table, self.bias, self.backend)
 
 
 class Pool(Site):

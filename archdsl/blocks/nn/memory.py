@@ -37,6 +37,7 @@ class _Recurrence(Site):
     """What decay and delta share: heads, scale and the decay's shape."""
 
     call: ClassVar[Call] = "state"
+    packs: ClassVar[bool] = True
 
     def __init__(self, op: ops.Recurrence) -> None:
         super().__init__(op)
@@ -85,6 +86,7 @@ class DecayMemory(_Recurrence):
                 self.log_decay(given),
                 scale=self.scale,
                 initial_state=self._before(state),
+                cu_seqlens=context.cu_seqlens,
                 read=self.op.read,
                 bonus=self.bonus,
                 normalise=self.op.normaliser,
@@ -114,6 +116,7 @@ class DeltaMemory(_Recurrence):
         how: dict[str, Any] = {
             "scale": self.scale,
             "initial_state": None if state is None else state["memory"],
+            "cu_seqlens": context.cu_seqlens,
         }
         with exactly(inputs[0]):
             out, after = (self._general if self.op.general else self._steps)(given, how)
@@ -147,6 +150,7 @@ class ScanMemory(Site):
     """See ``ops.ScanMemory``."""
 
     call: ClassVar[Call] = "state"
+    packs: ClassVar[bool] = True
 
     def __init__(self, op: ops.ScanMemory) -> None:
         super().__init__(op)
@@ -158,7 +162,13 @@ class ScanMemory(Site):
         """``[B, T, D]`` twice and the log decay → the states ``[B, T, D]``."""
         written = widened(k) * widened(v)
         before = None if state is None else state["memory"]
-        h, after = scan(None, written, log_a=self._log(gates, written), initial_state=before)
+        h, after = scan(
+            None,
+            written,
+            log_a=self._log(gates, written),
+            initial_state=before,
+            cu_seqlens=context.cu_seqlens,
+        )
         return h.to(v.dtype), {"memory": after} if context.keep else None
 
     def _log(self, gates: tuple[Tensor, ...], like: Tensor) -> Tensor:
@@ -322,9 +332,24 @@ class ValueResidual(Site):
 
     def forward(self, v: Tensor, x: Tensor, context: Context) -> Tensor:
         """Values ``[B, T, H·V]`` and the stream ``[B, T, D]`` → values."""
-        first = context.carried.setdefault(f"value of {self.op.width}", v)
+        first = context.carried.setdefault(f"value of {self.op.width}", v)  # a loop's first run
         share = torch.sigmoid(F.linear(F.linear(x, self.down), self.up) + self.bias)
         return torch.lerp(v, first.to(v.dtype), share.to(v.dtype))
+
+
+class FirstValue(Site):
+    """See ``ops.FirstValue``."""
+
+    call: ClassVar[Call] = "context"
+
+    def __init__(self, op: ops.FirstValue) -> None:
+        super().__init__(op)
+        self.width = op.width
+
+    def forward(self, v: Tensor, context: Context) -> Tensor:
+        """Values ``[B, T, H·V]``, as they are."""
+        context.carried[f"value of {self.width}"] = v
+        return v
 
 
 class SoftCap(Site):
@@ -369,5 +394,5 @@ class FixedRate(Site):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, …]`` → ``[B, T, H]``."""
         if self.weight is None:
-            return widened(x).new_ones(*x.shape[:2], self.heads)
+            return widened(x).new_full((*x.shape[:2], self.heads), self.maximum)
         return (self.maximum * torch.sigmoid(self.weight)).expand(*x.shape[:2], self.heads)

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from archdsl.blocks.nn.base import Context, Seeded, Site, State
 from archdsl.blocks.ops import shift as ops
+from archdsl.kernels.common import segments
 
 
 class TokenShift(Site):
     """See ``ops.TokenShift``."""
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
+    packs: ClassVar[bool] = True
 
     def __init__(self, op: ops.TokenShift) -> None:
         super().__init__(op)
@@ -43,10 +45,26 @@ class TokenShift(Site):
         self, x: Tensor, state: State | None, context: Context
     ) -> tuple[tuple[Tensor, ...], State | None]:
         """``[B, T, D]`` → one a reader, and the last token's stream."""
-        first = torch.zeros_like(x[:, :1]) if state is None else state["last"][:, None]
-        change = torch.cat([first, x[:, :-1]], 1) - x
+        bounds = context.cu_seqlens
+        change = self._before(x, state, bounds) - x
         outputs = tuple(x + change * mix for mix in self._mixes(x, change))
-        return outputs, {"last": x[:, -1]} if context.keep else None
+        if not context.keep:
+            return outputs, None
+        if bounds is None:
+            return outputs, {"last": x[:, -1]}
+        fresh = x.new_zeros(len(bounds) - 1, x.shape[2]) if state is None else state["last"]
+        empty = (bounds[1:] == bounds[:-1])[:, None]
+        return outputs, {"last": torch.where(empty, fresh, x[0, (bounds[1:] - 1).clamp(min=0)])}
+
+    def _before(self, x: Tensor, state: State | None, bounds: Tensor | None) -> Tensor:
+        """The token before each; zeros, or the state's, before the first of a sequence."""
+        past = None if state is None else state["last"]
+        if bounds is None:
+            first = torch.zeros_like(x[:, :1]) if past is None else past[:, None]
+            return torch.cat([first, x[:, :-1]], 1)
+        rows, first_there = segments(bounds, x.shape[1])
+        start = x.new_zeros(()) if past is None else past[rows]
+        return torch.where(first_there[:, None], start, x.roll(1, 1))
 
     def _mixes(self, x: Tensor, change: Tensor) -> tuple[Tensor, ...]:
         """``[D]`` or ``[B, T, D]`` a reader."""

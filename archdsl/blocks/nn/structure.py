@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from archdsl.blocks.nn import forms, packed
 from archdsl.blocks.nn.base import Context, Site, State
+from archdsl.blocks.nn.dense import Norm
+from archdsl.blocks.op import Routed
 from archdsl.blocks.ops import structure as ops
+from archdsl.kernels.shell.norm import add_norm
 
 Call = Literal["plain", "context", "state"]
 
@@ -27,6 +31,7 @@ class Step:
         inputs: registers it reads.
         outputs: registers it writes.
         last: registers nobody reads behind it.
+        routed: which rows it runs on, inside ``mom`` or ``moe``.
     """
 
     path: tuple[str, ...]
@@ -35,6 +40,12 @@ class Step:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     last: tuple[int, ...]
+    routed: Routed | None = None
+
+    @property
+    def sideways(self) -> int:
+        """How many states it keeps side by side; 0 for an operation on plain text."""
+        return 0 if self.routed is None or self.routed.form == "text" else self.routed.copies
 
 
 class RegionModule(nn.Module):
@@ -52,12 +63,20 @@ class RegionModule(nn.Module):
         self.result = 0
 
     def run(
-        self, x: Tensor, state: State | None, context: Context, steps: int | None = None
+        self,
+        x: Tensor,
+        state: State | None,
+        context: Context,
+        steps: int | None = None,
+        done: int = 0,
     ) -> tuple[Tensor, State | None]:
-        """The region's output for a stream; with ``steps`` only the first so many operations run."""
-        registers: dict[int, Tensor] = {0: x}
+        """The region's output for a stream; with ``steps`` only the first so many operations run.
+
+        Where ``done`` is 1 the first operation has run already, and ``x`` is its output.
+        """
+        registers: dict[int, Tensor] = {self.program[0].outputs[0] if done else 0: x}
         kept: State = {}
-        chosen = self.program if steps is None else self.program[:steps]
+        chosen = self.program[done:steps]
         for step in chosen:
             self._step(step, registers, state, kept, context)
         result = self.result if steps is None else chosen[-1].outputs[0] if chosen else 0
@@ -71,8 +90,12 @@ class RegionModule(nn.Module):
 
     def init_state(self, batch: int, like: Tensor) -> State:
         """Fresh states of the operations that have one, by their names."""
-        pairs = [(step.name, self.operation(step)) for step in self.program if step.call == "state"]
-        found = {name: module.init_state(batch, like) for name, module in pairs}
+        found: State = {}
+        for step in self.program:
+            if step.call == "state":
+                module = self.operation(step)
+                fresh = partial(forms.fresh, module, step.sideways)
+                found[step.name] = (fresh if step.sideways else module.init_state)(batch, like)
         return {name: state for name, state in found.items() if state}
 
     def operation(self, step: Step) -> Any:
@@ -93,12 +116,15 @@ class RegionModule(nn.Module):
         module = self.operation(step)
         inputs = [registers[i] for i in step.inputs]
         if step.call == "plain":
-            outputs = module(*inputs)
+            outputs = packed.plain(module, inputs, context)
         elif step.call == "context":
-            outputs = module(*inputs, context=context)
+            outputs = forms.run_in_context(module, step, inputs, context)
         else:
             before = None if state is None else state.get(step.name)
-            outputs, after = module(*inputs, state=before, context=context)
+            if step.sideways:
+                outputs, after = forms.run_stateful(module, step, inputs, before, context)
+            else:
+                outputs, after = packed.call(module, inputs, before, context)
             if after:
                 kept[step.name] = after
         if isinstance(outputs, Tensor):
@@ -116,18 +142,26 @@ class ResidualSum(RegionModule):
 
     def __init__(self, op: ops.ResidualSum) -> None:
         super().__init__()
+        self.op = op
         learned = op.scale == "learned"
-        self.scale = nn.Parameter(torch.ones(op.width)) if learned else None
+        self.scale = nn.Parameter(torch.full((op.width,), op.start)) if learned else None
         self.factor = 1.0 if op.scale == "learned" else float(op.scale)
 
-    def forward(
-        self, x: Tensor, state: State | None, context: Context
-    ) -> tuple[Tensor, State | None]:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, *pending: Tensor, state: State | None, context: Context
+    ) -> tuple[Tensor | tuple[Tensor, Tensor], State | None]:
         """``[B, T, D]`` → the same, and the branch's state."""
-        y, kept = self.run(x, state, context)
+        if pending:
+            norm: Norm = self.operation(self.program[0])
+            x, normed = add_norm(x, pending[0], norm.weight, norm.op.eps, norm.backend)
+            y, kept = self.run(normed, state, context, done=1)
+        else:
+            y, kept = self.run(x, state, context)
         if self.scale is not None:
-            return x + self.scale * y, kept
-        return (x + y if self.factor == 1 else x + self.factor * y), kept
+            y = self.scale * y
+        elif self.factor != 1:
+            y = self.factor * y
+        return ((x, y) if self.op.deferred else x + y), kept
 
 
 class Layers(nn.ModuleList):
@@ -150,11 +184,15 @@ class Layers(nn.ModuleList):
     ) -> tuple[Tensor, State | None]:
         """``[B, T, D]`` → the same, and a state a run."""
         kept: State = {}
+        outer = context.iteration
         for run, copy in enumerate(self.op.order):
+            if self.op.adapted:
+                context.iteration = self.op.ordinal(0, run)
             before = None if state is None else state.get(str(run))
             x, after = self[copy](x, before, context)
             if after:
                 kept[str(run)] = after
+        context.iteration = outer
         return x, kept if context.keep else None
 
 
@@ -162,6 +200,7 @@ class Branches(Site):
     """Regions on one input, mixed."""
 
     call: ClassVar[Call] = "state"
+    packs: ClassVar[bool] = True
 
     def __init__(self, op: ops.Branches, regions: Sequence[nn.Module]) -> None:
         super().__init__(op)

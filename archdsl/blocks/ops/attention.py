@@ -55,13 +55,29 @@ class SoftmaxAttention(Op):
 
 
 class Rotary(Op):
-    """RoPE on each head's slice (half-split pairs, arXiv 2104.09864)."""
+    """RoPE on each head's slice (half-split pairs, arXiv 2104.09864); places count modulo a ``period``."""
 
     module: ClassVar[str] = "archdsl.blocks.nn.attention:Rotary"
     width: int
     heads: int
     base: int = 10_000
+    period: int | None = None
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """The input."""
         return (inputs[0],)
+
+
+class ValueMix(Op):
+    """``λ₁ v_first + λ₂ v``: values mixed with those of the first layer that has this, of equal width.
+
+    Source: arXiv 2410.17897. Both weights start at one half; fixed unless ``learned``.
+    """
+
+    module: ClassVar[str] = "archdsl.blocks.nn.attention:ValueMix"
+    width: int
+    learned: bool
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """``weight [2]`` where it is learned."""
+        return {"weight": (2,)} if self.learned else {}

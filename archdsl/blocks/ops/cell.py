@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import SkipValidation
 
-from archdsl.blocks.cell_analysis import Analysis, Linear, Product
+from archdsl.blocks.cell_analysis import Analysis, Linear, Product, analysed
 from archdsl.blocks.equations import Assignment, Name, text
 from archdsl.blocks.op import Buffer, Op, Shape, Type, Work
 
@@ -37,7 +37,7 @@ class CellRecurrence(Op):
     @cached_property
     def analysis(self) -> Analysis:
         """What the equations are."""
-        return Analysis(self.states, self.output, self.equations)
+        return analysed(self.states, self.output, self.equations)
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """Features of the cell's width."""
@@ -48,8 +48,17 @@ class CellRecurrence(Op):
         """Shape of a state: a number a channel, or a channel and copy."""
         return (self.width,) if self.copies == 1 else (self.width, self.copies)
 
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
+        """Of every weight by its name: they are asked for often, and dependence is slow to see."""
+        products = (p for linear in self.analysis.linears for p in linear.products)
+        return {product.name: self._shape(product) for product in products}
+
     def shape(self, product: Product) -> Shape:
         """``[D]``, ``[D, N]``, ``[H, D/H, in/H]`` or ``[out, in]`` of one weight."""
+        return self._shapes[product.name]
+
+    def _shape(self, product: Product) -> Shape:
         if product.diagonal:
             return self.cells if "copy" in self.analysis.axes(product.argument) else (self.width,)
         given = self.width_in if product.argument == Name("x") else self.width

@@ -89,6 +89,37 @@ class MergedLinear(Op):
         return sum(part.flops(work) for part in self.parts)
 
 
+class GatedUnit(Op):
+    """Two merged projections and the gate between them: ``up ⊙ f(gate)``, read from their one product.
+
+    ``merged`` has two parts as wide as each other; the first is the gate unless ``swapped``.
+    """
+
+    module: ClassVar[str] = NN + "dense:GatedUnit"
+    transparent: ClassVar[bool] = True
+    merged: MergedLinear
+    function: Activation
+    swapped: bool = False
+
+    def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
+        """One part's width."""
+        return self.merged.outputs(inputs)[:1]
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """The projections'."""
+        return self.merged.parameters()
+
+    def flops(self, work: Work) -> int:
+        """The projections'."""
+        return self.merged.flops(work)
+
+    @property
+    def attributes(self) -> str:
+        """The projections' and the gate's."""
+        swapped = ", swapped=True" if self.swapped else ""
+        return f"{self.merged.attributes}, function={self.function}{swapped}"
+
+
 class Norm(Op):
     """RMS or layer norm over each of ``groups`` equal slices of the channels (a slice a head).
 
@@ -194,7 +225,8 @@ class Convolution(Op):
     """Depthwise convolution along time and its activation: ``[B, T, width]`` → the same.
 
     Causal: output ``t`` sees inputs ``t - (kernel - 1)·dilation … t``, and decoding keeps the last
-    ``(kernel - 1)·dilation`` inputs. Not causal: centred, zero beyond the ends.
+    ``(kernel - 1)·dilation`` inputs. Not causal: centred, zero beyond the ends. With ``unit_heads`` each
+    of so many slices of the channels then has unit length.
     """
 
     module: ClassVar[str] = NN + "convolution:Convolution"
@@ -204,6 +236,7 @@ class Convolution(Op):
     activation: Activation = "none"
     bias: bool = False
     causal_: bool = True
+    unit_heads: int = 0
 
     @property
     def causal(self) -> bool:
@@ -231,7 +264,10 @@ class Convolution(Op):
         """One multiply-add a tap; one token is computed elementwise, which no counter counts."""
         if work.steps == 1 and self.causal_:
             return 0
-        return 2 * work.tokens * self.width * self.kernel
+        rows = (
+            work.tokens + work.packed * self.reach
+        )  # packed sequences each have a past of their own
+        return 2 * rows * self.width * self.kernel
 
 
 class Head(Op):

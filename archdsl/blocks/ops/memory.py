@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import SkipValidation
 
 from archdsl.blocks.op import Buffer, Op, Shape, Type, Work
 from archdsl.kernels.decay import flops as decay
 from archdsl.kernels.delta import flops as delta
+from archdsl.kernels.learner.rule import Rule
 
 Per = Literal["none", "constant", "head", "channel"]
 """What a decay is one number for: nothing, a fixed number a head, a token and head, … and channel."""
@@ -96,14 +99,20 @@ class Memory(Recurrence):
 
     For a ``vector`` memory ``key_dim`` is 1, there is one head, ``value_dim`` channels, and the inputs
     are the key (a write strength a channel), the value and the decay a channel.
+
+    A point beyond a step on one of the two biases has its ``rule`` and the inputs of a ``LearnerMemory``.
     """
 
     memory: Literal["vector", "matrix"]
     bias: Literal["dot", "l2"]
+    rule: Annotated[Rule | None, SkipValidation] = None
 
     @property
     def point(self) -> tuple[str, str, str, str]:
         """Memory, bias, retention and learner, as the language writes them."""
+        if self.rule is not None:
+            memory, bias, retention, learner = self.rule.words
+            return memory, bias, retention, learner or "gd"
         retention = "none" if self.decay == "none" else f"decay(per = {self.decay})"
         return self.memory, self.bias, retention, "gd(rate = token)" if self.rate else "gd"
 
@@ -284,7 +293,7 @@ class ReadBonus(Op):
 class ValueResidual(Op):
     """``v + (v_first - v) ⊙ σ(b + W₂ W₁ x)``, ``v_first`` the first such layer's (RWKV-7, eq. 6).
 
-    The first layer of a call hands its values to all behind it; for it alone ``v_first`` is ``v``.
+    The first layer to run hands its values on by a ``FirstValue`` in place of this.
     """
 
     module: ClassVar[str] = NN + "ValueResidual"
@@ -304,6 +313,13 @@ class ValueResidual(Op):
     def flops(self, work: Work) -> int:
         """Two matrix products."""
         return 2 * work.tokens * self.rank * (self.width_in + self.width)
+
+
+class FirstValue(Op):
+    """Hands the values to every ``ValueResidual`` of that width behind it, and gives them as they are."""
+
+    module: ClassVar[str] = NN + "FirstValue"
+    width: int
 
 
 class SoftCap(Op):

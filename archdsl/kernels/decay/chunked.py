@@ -15,6 +15,7 @@ from torch import Tensor
 
 from archdsl.kernels.common import Window, load, store, windows
 from archdsl.kernels.gates import diagonal, load_gate, store_gate
+from archdsl.kernels.memory import fresh_like, on_huge_pages
 
 
 def advance(states: Tensor, writes: Tensor, total: Tensor, window: Window) -> Tensor:
@@ -44,9 +45,9 @@ def forward(
     batch, length, heads, _ = q.shape
     lanes = batch * heads
     count = -(-length // chunk)
-    states = torch.empty((count + 1, lanes, *state.shape[2:]), dtype=state.dtype, device=q.device)
+    states = on_huge_pages(state.new_empty((count + 1, lanes, *state.shape[2:])))
     states[0] = state.flatten(0, 1)
-    out = torch.empty_like(v)
+    out = fresh_like(v)
     for window in windows(length, chunk, lanes):
         query = load(q, window, state.dtype).mul_(scale)
         key, value = load(k, window, state.dtype), load(v, window, state.dtype)
@@ -71,9 +72,9 @@ def backward(
     before: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients to q, k, v, log_decay (empty if None) and the initial state."""
-    grads = (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v))
-    d_log = torch.empty_like(log_decay) if log_decay is not None else q.new_empty(0)
-    flow = d_state.flatten(0, 1)
+    grads = (fresh_like(q), fresh_like(k), fresh_like(v))
+    d_log = fresh_like(log_decay) if log_decay is not None else q.new_empty(0)
+    flow = d_state.flatten(0, 1).clone()
     lanes = flow.shape[0]
     for window in reversed(windows(q.shape[1], chunk, lanes)):
         flow = _window_backward(

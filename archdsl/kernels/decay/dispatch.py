@@ -48,12 +48,18 @@ class MaxState(NamedTuple):
 State = Tensor | SumState | MaxState
 
 
-def choose(q: Tensor, *, packed: bool = False, backend: str | None = None) -> tuple[str, str]:
-    """The form that will run for queries [B, T, H, K], and why."""
+def choose(
+    q: Tensor,
+    *,
+    state: Tensor | None = None,
+    packed: bool = False,
+    backend: str | None = None,
+) -> tuple[str, str]:
+    """The form that will run for queries [B, T, H, K] and an initial state, and why."""
     length, device = q.shape[1], q.device.type
     for_step = "the recurrence itself is the cheapest form"
     for_chunked = "matrix products of whole chunks"
-    refusal = triton_refusal(q, q.shape[3], backend == "triton")
+    refusal = triton_refusal(q, state, width=q.shape[3], asked=backend == "triton")
     return choose_form(length, device, packed, backend, for_step, for_chunked, refusal)
 
 
@@ -84,7 +90,8 @@ def decay(
     float64 inputs): [B or N, H, K, V], a `SumState` or a `MaxState`.
     """
     log = _check(q, k, v, log_decay, read, bonus, normalise, log_input, cu_seqlens)
-    name, _ = choose(q, packed=cu_seqlens is not None, backend=backend)
+    memory = initial_state[0] if isinstance(initial_state, tuple) else initial_state
+    name, _ = choose(q, state=memory, packed=cu_seqlens is not None, backend=backend)
     size = check_chunk(chunk or default_chunk(q.shape[1], k.shape[3], v.shape[3]))
 
     def core(
@@ -94,7 +101,7 @@ def decay(
         if name == "step":
             return step(q, k, v, log, state, scale, before)
         if name in ("chunked", "triton"):
-            fused = name == "triton" and state.dtype == torch.float32
+            fused = name == "triton" and q.numel() > 0
             out, last, _ = decay_op(q, k, v, log, state, cu_seqlens, scale, size, before, fused)
             return out, last
         return by_sequence(

@@ -38,6 +38,25 @@ def flops(
     return batch * heads * -(-length // size) * (intra + inter)
 
 
+def backward_flops(
+    batch: int,
+    length: int,
+    heads: int,
+    key_dim: int,
+    value_dim: int,
+    *,
+    chunk: int | None = None,
+) -> int:
+    """Operations of the backward's matrix products, from the states the forward kept.
+
+    Arguments as for `flops`, of a gate that does not close fast.
+    """
+    size = chunk or default_chunk(length, key_dim, value_dim)
+    pairs = pair_flops(size, key_dim)
+    square, state = 2 * size * size * value_dim, 2 * size * key_dim * value_dim
+    return batch * heads * -(-length // size) * (3 * pairs + 2 * square + 4 * state)
+
+
 def pair_flops(chunk: int, key_dim: int, leaf: int | None = None) -> int:
     """Operations of one chunk's [C, C] matrix of decayed products over K channels."""
     half = leaf or chunk

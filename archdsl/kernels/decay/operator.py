@@ -9,7 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from archdsl.kernels.common import buckets
 from archdsl.kernels.decay.chunked import backward, forward
-from archdsl.kernels.decay.flops import flops
+from archdsl.kernels.decay.flops import backward_flops, flops
 
 
 @torch.library.custom_op("archdsl::decay", mutates_args=())
@@ -149,3 +149,13 @@ def _count(q: Any, k: Any, v: Any, log: Any, *rest: Any, out_shape: Any = None, 
     batch, length, heads, key_dim = q
     per_channel = log is not None and len(log) == 4
     return flops(batch, length, heads, key_dim, v[3], chunk=rest[3], per_channel=per_channel)
+
+
+@register_flop_formula(torch.ops.archdsl.decay_backward)
+def _count_backward(
+    q: Any, k: Any, v: Any, log: Any, state: Any, states: Any, bounds: Any, *rest: Any, **_: Any
+) -> int:
+    """Packed sequences, and the Triton form, keep no states: they go forward again."""
+    again = _count(q, k, v, log, state, bounds, *rest[2:]) if not all(states) else 0
+    batch, length, heads, key_dim = q
+    return again + backward_flops(batch, length, heads, key_dim, v[3], chunk=rest[3])

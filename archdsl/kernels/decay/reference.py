@@ -9,7 +9,7 @@ for the current token (RWKV-6, arXiv 2404.05892 eq. 19).
 import torch
 from torch import Tensor
 
-from archdsl.kernels.common import decay_factors, tokens
+from archdsl.kernels.common import decay_factors, in_time, tokens
 
 
 def reference(
@@ -32,4 +32,4 @@ def reference(
         read = state if before else after
         outputs.append(scale * torch.einsum("bhk,bhkv->bhv", query, read))
         state = after
-    return torch.stack(outputs, 1).to(v.dtype), state
+    return in_time(outputs, v), state

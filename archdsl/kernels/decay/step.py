@@ -1,9 +1,8 @@
 """One decode token of the decay family: no chunks, no padding, differentiable by plain autograd."""
 
-import torch
 from torch import Tensor
 
-from archdsl.kernels.common import decay_factors
+from archdsl.kernels.common import lane_decay, lanes, read_lanes, write_lanes
 
 
 def step(
@@ -19,12 +18,8 @@ def step(
 
     q, k [B, 1, H, K]; v [B, 1, H, V]; log_decay None, [B, 1, H] or [B, 1, H, K].
     """
-    query = q.transpose(1, 2).to(state.dtype)
-    key = k[:, 0, :, :, None].to(state.dtype)
-    value = v.transpose(1, 2).to(state.dtype)
-    kept = state
-    if log_decay is not None:
-        kept = state * decay_factors(log_decay, q, state.dtype)[:, 0]
-    after = torch.addcmul(kept, key, value)
-    out = torch.matmul(query * scale, state if before else after)
-    return out.transpose(1, 2).to(v.dtype), after
+    old = state.flatten(0, 1)
+    key, value = lanes(k, old, k.shape[3], 1), lanes(v, old, 1, v.shape[3])
+    kept = old if log_decay is None else old * lane_decay(log_decay, old)
+    after = write_lanes(kept, key, value, kept is not old)
+    return read_lanes(q, old if before else after, v, scale), after.view(state.shape)

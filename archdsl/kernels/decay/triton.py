@@ -205,7 +205,8 @@ def key_kernel(
     """Gradients to q, k and the log decay of one (chunk, head, key tile).
 
     ERASE is the delta family's second read: of earlier tokens only, and no part in the next state.
-    A decay per head gets one part from every key tile: `d_log` is [tiles, tokens, H].
+    A decay per head gets one part from every key tile, `d_log` [tiles, tokens, H], what lies between
+    pairs excepted (`between_kernel`).
     """
     chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     key = tl.program_id(2) * BK + tl.arange(0, BK)
@@ -242,9 +243,13 @@ def key_kernel(
         d_query *= tl.exp(sums(until(i, j, C, SHIFTED), decay))
         d_leave *= tl.exp(sums(beyond(i, j, C), decay))
         through *= tl.exp(tl.sum(decay, axis=0))
-        d_rows, d_cols = channel_pairs_backward(
+        d_rows, d_cols, grads = channel_pairs_backward(
             weight, across, query, keys, decay, C, SHIFTED, HALF
         )
+        grads += sums(j >= i + SHIFTED, query * d_query) + sums(j < i, keys * d_leave)
+        raw = rows_of(log, token, good, head, key, H, K)
+        grads = tl.where(raw < -120.0, 0.0, grads + through[None, :])
+        keep_rows(d_log, grads, token, good, head, key, H, K)
     else:
         weight = tl.where(i > j, weight, 0.0)
         across = tl.where(i < j, across, 0.0)
@@ -253,33 +258,58 @@ def key_kernel(
             d_query *= enter_decay(decay, C, SHIFTED)[:, None]
             d_leave *= leave_decay(decay, C)[:, None]
             through *= tl.exp(tl.sum(decay, axis=0))
+            write = tl.sum(keys * d_leave, axis=1)[None, :]
+            read = tl.sum(query * d_query, axis=1)[None, :]
+            found = tl.sum(tl.where(j < i, write, 0.0), axis=1) + tl.sum(through, axis=0)
+            found += tl.sum(tl.where(j >= i + SHIFTED, read, 0.0), axis=1)
+            raw = tl.load(log + token * H + head, mask=good, other=0.0)
+            part = (tl.program_id(2) * tokens + token) * H + head
+            tl.store(d_log + part, tl.where(raw < -120.0, 0.0, found), mask=good)
             weight *= pair_decay(log, token, good, head, H, C, SHIFTED, False)
             across *= pair_decay(log, token, good, head, H, C, SHIFTED, True)
         d_rows = product(weight, keys, HALF)
         d_cols = product(across, query, HALF)
     d_query += d_rows
-    if GATE == 2:
-        grads = sums(j >= i, -keys * d_cols) + sums(j < i, keys * d_leave)
-        grads += sums(j >= i + SHIFTED, query * d_query) + through[None, :]
-        raw = rows_of(log, token, good, head, key, H, K)
-        grads = tl.where(raw < -120.0, 0.0, grads)
-        keep_rows(d_log, grads, token, good, head, key, H, K)
-    if GATE == 1:
-        write = tl.sum(keys * d_leave, axis=1)[None, :]
-        lost = tl.sum(keys * d_cols, axis=1)[None, :]
-        read = tl.sum(query * d_query, axis=1)[None, :]
-        found = tl.sum(tl.where(j < i, write, 0.0) - tl.where(j >= i, lost, 0.0), axis=1)
-        found += tl.sum(tl.where(j >= i + SHIFTED, read, 0.0), axis=1) + tl.sum(through, axis=0)
-        raw = tl.load(log + token * H + head, mask=good, other=0.0)
-        found = tl.where(raw < -120.0, 0.0, found)
-        part = (tl.program_id(2) * tokens + token) * H + head
-        tl.store(d_log + part, found, mask=good)
     d_keys = d_cols + d_leave
     if (not SHIFTED) and (not ERASE):
         d_query += own[:, None] * keys
         d_keys += own[:, None] * query
     keep_rows(d_q, d_query * scale, token, good, head, key, H, K)
     keep_rows(d_k, d_keys, token, good, head, key, H, K)
+
+
+@kernel
+def between_kernel(
+    q: tl.tensor, k: tl.tensor, v: tl.tensor, log: tl.tensor, d_out: tl.tensor, d_log: tl.tensor,
+    owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, scale: tl.tensor,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, SHIFTED: tl.constexpr, PACKED: tl.constexpr, HALF: tl.constexpr,
+) -> None:  # fmt: skip
+    """Gradient to a decay per head of the pairs it lies between, [tokens, H], of one (chunk, head).
+
+    Sums those pairs and no others, so that a closed gate's is not a difference of large sums.
+    """
+    chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    here = tl.arange(0, C)
+    i, j = here[:, None], here[None, :]
+    start, stop = chunk_place(chunk, owner, bounds, slots, length, C, PACKED)
+    token = start + here
+    good = token < stop
+    weight = tl.zeros([C, C], dtype=tl.float32)
+    for begin in range(0, V, BV):
+        value = begin + tl.arange(0, BV)
+        grad = rows_of(d_out, token, good, head, value, H, V)
+        weight += product(grad, across_of(v, token, good, head, value, H, V), HALF)
+    pairs = tl.zeros([C, C], dtype=tl.float32)
+    for begin in range(0, K, BK):
+        key = begin + tl.arange(0, BK)
+        query = rows_of(q, token, good, head, key, H, K)
+        pairs += product(query, across_of(k, token, good, head, key, H, K), HALF)
+    weight *= pair_decay(log, token, good, head, H, C, SHIFTED, False)
+    over = sums(j >= i + SHIFTED, tl.where(i > j, weight * pairs, 0.0))
+    found = tl.sum(tl.where(j < i, over, 0.0), axis=1) * scale
+    raw = tl.load(log + token * H + head, mask=good, other=0.0)
+    tl.store(d_log + token * H + head, tl.where(raw < -120.0, 0.0, found), mask=good)
 
 
 class Call(NamedTuple):
@@ -322,16 +352,18 @@ def tiles(key_dim: int, value_dim: int, gate: int) -> dict[str, int]:
     return {"BK": block(key_dim, 32), "BV": block(value_dim, 64), "num_warps": warps}
 
 
-def key_tiles(key_dim: int, value_dim: int) -> dict[str, int]:
+def key_tiles(key_dim: int, value_dim: int, gate: int) -> dict[str, int]:
     """Tile sides and warps of `key_kernel`, which holds most at once."""
-    return {"BK": block(key_dim, 32), "BV": block(value_dim, 32), "num_warps": 8}
+    wide = 16 if gate == 2 else 32  # a decay per channel spills registers from wider tiles
+    return {"BK": block(key_dim, wide), "BV": block(value_dim, 32), "num_warps": 8}
 
 
 def kernels(key_dim: int, value_dim: int, gate: int) -> list[tuple[Any, dict[str, int]]]:
     """Every kernel with its tile sides and warps."""
-    plain, most = tiles(key_dim, value_dim, gate), key_tiles(key_dim, value_dim)
+    plain, most = tiles(key_dim, value_dim, gate), key_tiles(key_dim, value_dim, gate)
     parallel = [(each, plain) for each in (state_kernel, output_kernel, value_kernel)]
-    return [*parallel, (key_kernel, most)]
+    between = [(between_kernel, most)] if gate == 1 else []
+    return [*parallel, (key_kernel, most), *between]
 
 
 def sweep(
@@ -380,7 +412,7 @@ def key_gradients(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients to q, k and the log decay (float32); without `flows` those of an erasing read."""
     c, where, log = {**call.constants}, call.places, call.log
-    c |= key_tiles(c["K"], c["V"])
+    c |= key_tiles(c["K"], c["V"], c["GATE"])
     d_q, d_k = torch.empty_like(call.q), torch.empty_like(call.k)
     grid = (where.chunks, c["H"], triton.cdiv(c["K"], c["BK"]))
     parts = call.q if log is None else _gate_parts(log, grid[2])
@@ -391,7 +423,13 @@ def key_gradients(
     )  # fmt: skip
     if log is None:
         return d_q, d_k, None
-    return d_q, d_k, parts if log.dim() == 4 else parts.sum(0)
+    if log.dim() == 4:
+        return d_q, d_k, parts
+    between_kernel[grid[:2]](
+        call.q, call.k, call.v, log, d_out, parts[-1], *where[:3], where.length, scale,
+        **{name: c[name] for name in between_kernel.arg_names if name in c}, num_warps=8,
+    )  # fmt: skip
+    return d_q, d_k, parts.sum(0)
 
 
 def forward(
@@ -439,6 +477,6 @@ def backward(
 
 
 def _gate_parts(log_decay: Tensor, tiles: int) -> Tensor:
-    """Room for the gate's gradient: as it is per channel, [tiles, B, T, H] per head."""
-    shape = log_decay.shape if log_decay.dim() == 4 else (tiles, *log_decay.shape)
+    """Room for the gate's gradient: as it is per channel, [tiles + 1, B, T, H] per head."""
+    shape = log_decay.shape if log_decay.dim() == 4 else (tiles + 1, *log_decay.shape)
     return torch.empty(shape, dtype=torch.float32, device=log_decay.device)

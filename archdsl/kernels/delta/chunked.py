@@ -19,14 +19,18 @@ from torch import Tensor
 
 from archdsl.kernels.common import Window, load, store, windows
 from archdsl.kernels.gates import Gate, diagonal, load_gate, store_gate
+from archdsl.kernels.memory import fresh_like, on_huge_pages
 from archdsl.kernels.triangular import invert_unit_lower
 
 
 class Inputs(NamedTuple):
-    """q, erase, key, value [B, T, H, .]; rate [B, T, H] (delta) or write [B, T, H, K] (RWKV-7)."""
+    """q, erase, key, value [B, T, H, .]; rate [B, T, H] (delta) or write [B, T, H, K] (RWKV-7).
+
+    Without `erase`, what is written to is erased.
+    """
 
     q: Tensor
-    erase: Tensor
+    erase: Tensor | None
     key: Tensor
     value: Tensor
     rate: Tensor | None
@@ -56,7 +60,8 @@ class _Loaded(NamedTuple):
 
 def _load(x: Inputs, window: Window, dtype: torch.dtype, scale: float) -> _Loaded:
     query = load(x.q, window, dtype).mul_(scale)
-    erase, key, value = (load(part, window, dtype) for part in (x.erase, x.key, x.value))
+    key, value = load(x.key, window, dtype), load(x.value, window, dtype)
+    erase = key if x.erase is None else load(x.erase, window, dtype)
     if x.rate is None:
         assert x.write is not None
         write = load(x.write, window, dtype)
@@ -70,9 +75,9 @@ def allocate(q: Tensor, state: Tensor, chunk: int) -> Saved:
     lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
     key_dim, value_dim = state.shape[2:]
     return Saved(
-        state.new_empty((count + 1, lanes, key_dim, value_dim)),
-        state.new_empty((count * lanes, chunk, chunk)),
-        state.new_empty((count * lanes, chunk, value_dim)),
+        on_huge_pages(state.new_empty((count + 1, lanes, key_dim, value_dim))),
+        on_huge_pages(state.new_empty((count * lanes, chunk, chunk))),
+        on_huge_pages(state.new_empty((count * lanes, chunk, value_dim))),
     )
 
 
@@ -83,7 +88,7 @@ def forward(
     saved = allocate(x.q, state, chunk)
     lanes = saved.states.shape[1]
     saved.states[0] = state.flatten(0, 1)
-    out = torch.empty_like(x.value)
+    out = fresh_like(x.value)
     for window in windows(x.q.shape[1], chunk, lanes):
         part = _load(x, window, state.dtype, scale)
         gate = load_gate(log_decay, x.q, window, state.dtype)
@@ -148,9 +153,9 @@ def backward(
     chunk: int,
 ) -> tuple[list[Tensor | None], Tensor | None, Tensor]:
     """Gradients to every input in the order of `Inputs`, to log_decay, to the initial state."""
-    grads = [None if part is None else torch.empty_like(part) for part in x]
-    d_log = None if log_decay is None else torch.empty_like(log_decay)
-    flow = d_state.flatten(0, 1)
+    grads = [None if part is None else fresh_like(part) for part in x]
+    d_log = None if log_decay is None else fresh_like(log_decay)
+    flow = d_state.flatten(0, 1).clone()
     for window in reversed(windows(x.q.shape[1], chunk, flow.shape[0])):
         part = _load(x, window, flow.dtype, scale)
         gate = load_gate(log_decay, x.q, window, flow.dtype)
@@ -158,7 +163,7 @@ def backward(
         found, through, flow = _window_backward(part, gate, saved, d_window, flow, window)
         if d_log is not None:
             store_gate(d_log, window, _gate_backward(part, gate, found, through))
-        for grad, value in zip(grads, _raw(part, found, scale), strict=True):
+        for grad, value in zip(grads, _raw(part, found, scale, x.erase is None), strict=True):
             if grad is not None and value is not None:
                 store(grad if grad.dim() == 4 else grad.unsqueeze(-1), window, value)
     return grads, d_log, flow.view(d_state.shape)
@@ -284,8 +289,8 @@ def _gate_backward(x: _Loaded, gate: Gate, found: _Gradients, through: Tensor) -
     return gate.backward(rows, x.erase * found.erase, leaving, through)
 
 
-def _raw(x: _Loaded, found: _Gradients, scale: float) -> tuple[Tensor | None, ...]:
-    """Complete gradients to the raw inputs, in the order of `Inputs`."""
+def _raw(x: _Loaded, found: _Gradients, scale: float, tied: bool) -> tuple[Tensor | None, ...]:
+    """Complete gradients to the raw inputs, in the order of `Inputs`; `tied` keys erase too."""
     d_query = found.query.addcmul_(found.key.own, x.key)
     d_key = _add_up(found.key, x.query)
     if found.write is not None and x.write is not None:
@@ -295,6 +300,7 @@ def _raw(x: _Loaded, found: _Gradients, scale: float) -> tuple[Tensor | None, ..
     d_rate = (x.raw_erase * found.erase).sum(2, keepdim=True)
     d_rate += (x.raw_value * found.value).sum(2, keepdim=True)
     d_erase, d_value = found.erase.mul_(x.rate), found.value.mul_(x.rate)
+    d_key = d_key.add_(d_erase) if tied else d_key
     return d_query.mul_(scale), d_erase, d_key, d_value, d_rate, None
 
 

@@ -25,13 +25,21 @@ from archdsl.kernels.delta.step import step, step_general
 
 
 def choose(
-    q: Tensor, *, packed: bool = False, backend: str | None = None, general: bool = False
+    q: Tensor,
+    *,
+    state: Tensor | None = None,
+    packed: bool = False,
+    backend: str | None = None,
+    general: bool = False,
 ) -> tuple[str, str]:
-    """The form that will run for queries [B, T, H, K], and why; `general` for `delta_general`."""
+    """The form that will run for queries [B, T, H, K] and an initial state, and why.
+
+    `general` for `delta_general`.
+    """
     length, device = q.shape[1], q.device.type
     for_step = "the recurrence itself is the cheapest form"
     for_chunked = "matrix products of whole chunks"
-    refusal = triton_refusal(q, q.shape[3], backend == "triton")
+    refusal = triton_refusal(q, state, width=q.shape[3], asked=backend == "triton")
     if general:
         refusal = "the form with two writes has no Triton form"
     return choose_form(length, device, packed, backend, for_step, for_chunked, refusal)
@@ -71,15 +79,15 @@ def delta(
     log = broadcast_decay(log_decay, q)
     erase = k if erase_key is None else erase_key
     state = initial(initial_state, (sequences(cu_seqlens, batch), heads, key_dim, v.shape[-1]), q)
-    name, _ = choose(q, packed=cu_seqlens is not None, backend=backend)
+    name, _ = choose(q, state=state, packed=cu_seqlens is not None, backend=backend)
     if name == "step":
         return step(q, k, v, beta, erase, log, state, scale, rank)
     if name == "reference":
         return _reference(q, k, v, beta, erase, log, state, scale, rank, cu_seqlens)
     size = check_chunk(chunk or default_chunk(length, key_dim, v.shape[-1], rank))
     query, log, bounds = _spread(q, log, cu_seqlens, rank)
-    fused = name == "triton" and state.dtype == torch.float32
-    found = delta_op(query, erase, k, v, beta, None, log, state, bounds, scale, size, fused)
+    fused = name == "triton" and q.numel() > 0
+    found = delta_op(query, erase_key, k, v, beta, None, log, state, bounds, scale, size, fused)
     out, state = found[0], found[1]
     return out[:, rank - 1 :: rank], state
 
@@ -110,7 +118,7 @@ def delta_general(
     check_packed(cu_seqlens, batch)
     log = broadcast_decay(log_decay, q)
     state = initial(initial_state, (sequences(cu_seqlens, batch), heads, key_dim, v.shape[-1]), q)
-    name, _ = choose(q, packed=cu_seqlens is not None, backend=backend, general=True)
+    name, _ = choose(q, state=state, packed=cu_seqlens is not None, backend=backend, general=True)
     if name == "step":
         return step_general(q, k, v, a, b, log, state, scale)
     if name == "reference":

@@ -42,6 +42,29 @@ def flops(
     return batch * heads * -(-length * rank // size) * total
 
 
+def backward_flops(
+    batch: int,
+    length: int,
+    heads: int,
+    key_dim: int,
+    value_dim: int,
+    *,
+    chunk: int | None = None,
+    general: bool = False,
+) -> int:
+    """Operations of the backward's matrix products, from what the forward kept.
+
+    Arguments as for `flops`, of a gate that does not close fast; `length` counts micro steps.
+    """
+    size = chunk or default_chunk(length, key_dim, value_dim)
+    pairs = pair_flops(size, key_dim)
+    square, state = 2 * size * size * value_dim, 2 * size * key_dim * value_dim
+    total = 5 * pairs + 4 * square + 6 * state
+    if general:
+        total += 6 * pairs + 4 * square + 2 * state
+    return batch * heads * -(-length // size) * total
+
+
 def inverse_flops(chunk: int) -> int:
     """Operations of inverting one unit lower triangular [C, C] by doubling its diagonal blocks."""
     total, half = 0, 2

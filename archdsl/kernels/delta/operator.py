@@ -9,13 +9,13 @@ from torch.utils.flop_counter import register_flop_formula
 
 from archdsl.kernels.common import buckets
 from archdsl.kernels.delta.chunked import Inputs, Saved, backward, forward
-from archdsl.kernels.delta.flops import flops
+from archdsl.kernels.delta.flops import backward_flops, flops
 
 
 @torch.library.custom_op("archdsl::delta", mutates_args=())
 def delta_op(
     q: Tensor,
-    erase: Tensor,
+    erase: Tensor | None,
     key: Tensor,
     value: Tensor,
     rate: Tensor | None,
@@ -29,11 +29,13 @@ def delta_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Output, final state, and three buffers for the backward (empty when packed or fused).
 
-    `fused` runs the delta rule (not RWKV-7's form) in Triton.
+    Without `erase`, the key erases: one gradient in place of two to add. `fused` runs the delta rule
+    (not RWKV-7's form) in Triton.
     """
     if fused:
         gpu = importlib.import_module("archdsl.kernels.delta.triton")
-        run = (q, erase, key, value, rate, log_decay, state, cu_seqlens, scale, chunk)
+        erased = key if erase is None else erase
+        run = (q, erased, key, value, rate, log_decay, state, cu_seqlens, scale, chunk)
         return *gpu.forward(*run), state.new_empty(0), state.new_empty(0), state.new_empty(0)
     x = Inputs(q, erase, key, value, rate, write)
     if cu_seqlens is None:
@@ -52,7 +54,7 @@ def delta_op(
 @delta_op.register_fake
 def _(
     q: Tensor,
-    erase: Tensor,
+    erase: Tensor | None,
     key: Tensor,
     value: Tensor,
     rate: Tensor | None,
@@ -81,7 +83,7 @@ def _(
 @torch.library.custom_op("archdsl::delta_backward", mutates_args=())
 def delta_backward_op(
     q: Tensor,
-    erase: Tensor,
+    erase: Tensor | None,
     key: Tensor,
     value: Tensor,
     rate: Tensor | None,
@@ -101,9 +103,12 @@ def delta_backward_op(
     """Gradients to the inputs in order (empty where None), log_decay and the state."""
     if fused:
         gpu = importlib.import_module("archdsl.kernels.delta.triton")
-        run = (q, erase, key, value, rate, log_decay, state, cu_seqlens, d_out, d_final)
-        *known, d_gate, d_start = gpu.backward(*run, scale, chunk)
-        return [*_filled([*known, None, d_gate], state), d_start]
+        erased = key if erase is None else erase
+        run = (q, erased, key, value, rate, log_decay, state, cu_seqlens, d_out, d_final)
+        d_q, d_erase, d_key, *others, d_gate, d_start = gpu.backward(*run, scale, chunk)
+        if erase is None:
+            d_erase, d_key = None, d_key + d_erase
+        return [*_filled([d_q, d_erase, d_key, *others, None, d_gate], state), d_start]
     x = Inputs(q, erase, key, value, rate, write)
     if cu_seqlens is None:
         saved = Saved(states, inverses, updates)
@@ -130,7 +135,7 @@ def _filled(grads: list[Tensor | None], like: Tensor) -> list[Tensor]:
 @delta_backward_op.register_fake
 def _(
     q: Tensor,
-    erase: Tensor,
+    erase: Tensor | None,
     key: Tensor,
     value: Tensor,
     rate: Tensor | None,
@@ -184,3 +189,15 @@ def _count(q: Any, *x: Any, out_shape: Any = None, **_: Any) -> int:
         batch, length, heads, key_dim, x[2][3],
         chunk=chunk, per_channel=per_channel, general=general,
     )  # fmt: skip
+
+
+@register_flop_formula(torch.ops.archdsl.delta_backward)
+def _count_backward(q: Any, *x: Any, out_shape: Any = None, **_: Any) -> int:
+    """Packed sequences, and the Triton form, keep nothing: they go forward again."""
+    write, states, chunk = x[4], x[7], x[14]
+    again = 0 if all(states) else _count(q, *x[:7], x[10], x[13], chunk)
+    batch, length, heads, key_dim = q
+    general = write is not None
+    return again + backward_flops(
+        batch, length, heads, key_dim, x[2][3], chunk=chunk, general=general
+    )

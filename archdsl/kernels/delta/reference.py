@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from archdsl.kernels.common import decay_factors, tokens
+from archdsl.kernels.common import decay_factors, in_time, tokens
 
 
 def reference(
@@ -42,7 +42,7 @@ def reference(
             error = rate * (value - torch.einsum("bhk,bhkv->bhv", erased, state))
             state = state + key.unsqueeze(-1) * error.unsqueeze(-2)
         outputs.append(scale * torch.einsum("bhk,bhkv->bhv", query, state))
-    return torch.stack(outputs, 1).to(v.dtype), state
+    return in_time(outputs, v), state
 
 
 def reference_general(
@@ -63,4 +63,4 @@ def reference_general(
         state = decay * state + right.unsqueeze(-1) * found.unsqueeze(-2)
         state = state + key.unsqueeze(-1) * value.unsqueeze(-2)
         outputs.append(scale * torch.einsum("bhk,bhkv->bhv", query, state))
-    return torch.stack(outputs, 1).to(v.dtype), state
+    return in_time(outputs, v), state

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from archdsl.kernels.common import decay_factors
+from archdsl.kernels.common import lane_decay, lanes, read_lanes, write_lanes
 
 
 def step(
@@ -21,16 +21,17 @@ def step(
 
     q [B, 1, H, K]; k, erase [B, n, H, K]; v [B, n, H, V]; beta [B, n, H]; log_decay as for `delta`.
     """
-    query, key, value, erased = (x.transpose(1, 2).to(state.dtype) for x in (q, k, v, erase))
-    rate = beta.transpose(1, 2).unsqueeze(-1).to(state.dtype)
+    old = memory = state.flatten(0, 1)
     if log_decay is not None:
-        state = state * decay_factors(log_decay, q, state.dtype)[:, 0]
+        memory = memory * lane_decay(log_decay, memory)
     for micro in range(rank):
-        part = slice(micro, micro + 1)
-        error = rate[:, :, part] * (value[:, :, part] - torch.matmul(erased[:, :, part], state))
-        state = torch.addcmul(state, key[:, :, part].mT, error)
-    out = torch.matmul(query * scale, state)
-    return out.transpose(1, 2).to(v.dtype), state
+        key, value, rate, erased = (x[:, micro] for x in (k, v, beta, erase))
+        wanted = lanes(value, memory, 1, v.shape[3])
+        error = torch.baddbmm(wanted, lanes(erased, memory, 1, k.shape[3]), memory, alpha=-1)
+        error = error * lanes(rate, memory, 1, 1)
+        written = lanes(key, memory, k.shape[3], 1)
+        memory = write_lanes(memory, written, error, memory is not old)
+    return read_lanes(q, memory, v, scale), memory.view(state.shape)
 
 
 def step_general(
@@ -44,10 +45,10 @@ def step_general(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """RWKV-7's form of one token; q, k, a, b [B, 1, H, K], v [B, 1, H, V]."""
-    query, key, value, left, right = (x.transpose(1, 2).to(state.dtype) for x in (q, k, v, a, b))
-    found = torch.matmul(left, state)
-    if log_decay is not None:
-        state = state * decay_factors(log_decay, q, state.dtype)[:, 0]
-    state = torch.addcmul(torch.addcmul(state, right.mT, found), key.mT, value)
-    out = torch.matmul(query * scale, state)
-    return out.transpose(1, 2).to(v.dtype), state
+    old, width = state.flatten(0, 1), k.shape[3]
+    found = torch.bmm(lanes(a, old, 1, width), old)
+    memory = old if log_decay is None else old * lane_decay(log_decay, old)
+    memory = write_lanes(memory, lanes(b, memory, width, 1), found, memory is not old)
+    value = lanes(v, memory, 1, v.shape[3])
+    memory = write_lanes(memory, lanes(k, memory, width, 1), value, fresh=True)
+    return read_lanes(q, memory, v, scale), memory.view(state.shape)

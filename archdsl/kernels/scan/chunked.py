@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archdsl.kernels.memory import fresh_like, on_huge_pages
 from archdsl.kernels.scan.flops import BASE, default_tile
 
 
@@ -79,7 +80,7 @@ def scan_op(a: Tensor, b: Tensor, start: Tensor, fused: bool = False) -> tuple[T
         gpu = importlib.import_module("archdsl.kernels.scan.triton")
         found = gpu.forward(a, b, start)
         return found[0], found[1]
-    out = torch.empty(b.shape, dtype=b.dtype, device=b.device)
+    out = on_huge_pages(b.new_empty(b.shape))
     return out, recur(a, b, out, start).clone()
 
 
@@ -98,11 +99,13 @@ def scan_backward_op(
         found = gpu.backward(a, out, start, d_out, d_final)
         return found[0], found[1], found[2]
     factor = a.conj().resolve_conj()
-    flow = torch.empty(out.shape, dtype=out.dtype, device=out.device)
+    flow = fresh_like(out)
+    if not out.shape[1]:
+        return flow, torch.empty_like(flow), d_final.clone()
     torch.add(d_out[:, -1], d_final, out=flow[:, -1])
     if out.shape[1] > 1:
         recur(factor[:, 1:], d_out[:, :-1], flow[:, :-1], flow[:, -1], reverse=True)
-    d_a = torch.empty_like(flow)
+    d_a = fresh_like(flow)
     torch.mul(flow[:, 1:], out[:, :-1].conj(), out=d_a[:, 1:])
     torch.mul(flow[:, 0], start.conj(), out=d_a[:, 0])
     return d_a, flow, flow[:, 0] * factor[:, 0]

@@ -1,5 +1,7 @@
 """The public entry of the scan family: checks, choice of form, packed sequences."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,11 +19,18 @@ from archdsl.kernels.scan.reference import reference
 from archdsl.kernels.scan.step import step
 
 
-def choose(b: Tensor, *, packed: bool = False, backend: str | None = None) -> tuple[str, str]:
-    """The form that will run for inputs [B, T, ...], and why."""
+def choose(
+    b: Tensor,
+    *,
+    gate: Tensor | None = None,
+    state: Tensor | None = None,
+    packed: bool = False,
+    backend: str | None = None,
+) -> tuple[str, str]:
+    """The form that will run for inputs [B, T, ...] with a gate and an initial state, and why."""
     length, device = b.shape[1], b.device.type
     for_step, for_chunked = "a single multiply-add", "blocks of time advance together"
-    refusal = triton_refusal(b, asked=backend == "triton")
+    refusal = triton_refusal(b, gate, state, asked=backend == "triton")
     return choose_form(length, device, packed, backend, for_step, for_chunked, refusal)
 
 
@@ -53,12 +62,13 @@ def scan(
     shape = (sequences(cu_seqlens, b.shape[0]), *b.shape[2:])
     check_shape("initial_state", initial_state, shape)
     start = b.new_zeros(shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
-    name, _ = choose(b, packed=cu_seqlens is not None, backend=backend)
+    packed = cu_seqlens is not None
+    name, _ = choose(b, gate=gate, state=initial_state, packed=packed, backend=backend)
     if name == "step":
         return step(gate, write, start)
     if name == "reference":
         return by_sequence(reference, (gate, write), start, cu_seqlens)
-    fused = name == "triton" and dtype in (torch.float32, torch.complex64)
+    fused = name == "triton"
     if cu_seqlens is not None:
         return _packed(gate, write, start, cu_seqlens, fused)
     return _flat(gate, write, start, fused)
@@ -75,8 +85,9 @@ def _dtype(*tensors: Tensor | None) -> torch.dtype:
 
 def _flat(a: Tensor, b: Tensor, start: Tensor, fused: bool) -> tuple[Tensor, Tensor]:
     """Run the operator on [B, T, D] and restore trailing dimensions."""
-    flat = [x.reshape(*x.shape[:2], -1) for x in (a, b)]
-    h, last = scan_op(*flat, start.reshape(start.shape[0], -1), fused)
+    width = math.prod(b.shape[2:])
+    flat = [x.reshape(*x.shape[:2], width) for x in (a, b)]
+    h, last = scan_op(*flat, start.reshape(start.shape[0], width), fused and b.numel() > 0)
     return h.reshape(b.shape), last.reshape(start.shape)
 
 
@@ -84,6 +95,8 @@ def _packed(
     a: Tensor, b: Tensor, start: Tensor, cu_seqlens: Tensor, fused: bool
 ) -> tuple[Tensor, Tensor]:
     """One scan over all sequences: first tokens forget, and carry the initial state in b."""
+    if not b.shape[1]:
+        return b, start
     rows, first = segments(cu_seqlens, b.shape[1])
     head = first.view(1, -1, *(1,) * (b.dim() - 2))
     write = torch.where(head, torch.addcmul(b, a, start[rows][None]), b)

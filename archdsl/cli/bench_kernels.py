@@ -1,0 +1,179 @@
+"""``archdsl bench kernels``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from archdsl.cli.model import require_device
+from archdsl.cli.output import Failure, console, plural, table, write
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from archdsl.kernels.bench import Row
+    from archdsl.kernels.peers import Peer
+
+FAMILIES = ("scan", "decay", "delta")
+
+PEER = "flash-linear-attention"
+
+MODES = ("fwd", "fwdbwd", "step")
+
+INTERRUPTED = 130
+
+HEADINGS = ("kernel", "shape", "mode", "ms", "limit", "times", "loop", "peer", "error", "MiB")
+
+
+def _families(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names of families, comma separated."""
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    wrong = [name for name in names if name not in FAMILIES]
+    if wrong or not names:
+        known = ", ".join(FAMILIES)
+        said = f"there is no family `{''.join(wrong[:1])}`; there are {known}"
+        raise click.BadParameter(said, ctx, param)
+    return names
+
+
+@click.command(short_help="Time the recurrence kernels beside what the machine could do.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--families", callback=_families, default=",".join(FAMILIES), show_default=True,
+    help="Which, comma separated.",
+)  # fmt: skip
+@click.option("--against", type=click.Choice([PEER]), help="Time these kernels too, if installed.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the rows here too.")
+@click.option("--batch", type=click.IntRange(1), help="Sequences at once, in place of 4.")
+@click.option("--length", type=click.IntRange(2), help="Tokens, in place of 2,048 (and 16,384).")
+@click.option("--heads", type=click.IntRange(1), help="Heads, in place of 4.")
+@click.option("--width", type=click.IntRange(1), help="Of a head, or of the scan.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="As is usual for the device."
+)
+@click.option(
+    "--mode", "modes", type=click.Choice(MODES), multiple=True,
+    help="Only these; training and steps where left out.",
+)  # fmt: skip
+@click.option(
+    "--compiled/--eager", "compiled", default=None, help="Only under torch.compile, or only not."
+)
+@click.option(
+    "--repeat", type=click.IntRange(1), default=5, show_default=True, help="Calls in a timing."
+)
+@click.option("--loop/--no-loop", default=True, help="Time the token loop too.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch.")
+def kernels(
+    device: str, families: tuple[str, ...], against: str | None, file: Path | None,
+    batch: int | None, length: int | None, heads: int | None, width: int | None,
+    dtype: str | None, modes: tuple[str, ...], compiled: bool | None, repeat: int, loop: bool,
+    threads: int | None,
+) -> None:  # fmt: skip
+    """Time the kernels of every recurrence family, forward and backward and a decoded token.
+
+    Parity with float64 comes first: where it fails, no speed is shown. The limit is what the bytes
+    and the matrix products alone take, measured beside each row; `loop` is the recurrence token by
+    token. Ctrl-C keeps what was measured.
+    """
+    require_device(device)
+    # torch takes a second to import: a wrong option is refused before
+    import torch
+
+    from archdsl.kernels import bench
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    asked = {"batch": batch, "length": length, "heads": heads, "width": width}
+    cases = bench.cases(device, families, {name: x for name, x in asked.items() if x is not None})
+    cases = bench.selected(cases, modes, compiled, dtype)
+    effort = bench.Effort(repeat, loop, _peers(against, device))
+    report(bench.rows(cases, effort), bench.machine(), file)
+
+
+def _peers(against: str | None, device: str) -> Mapping[tuple[str, str], Peer] | None:
+    """The peer's kernels.
+
+    Raises:
+        Failure: they are not installed.
+    """
+    if against is None:
+        return None
+    from archdsl.kernels.peers import flash_linear_attention
+
+    try:
+        return flash_linear_attention(device)
+    except ImportError as error:
+        raise Failure(
+            f"{PEER} cannot be imported ({error}); install it with"
+            f" `pip install {PEER}` or leave `--against` out"
+        ) from None
+
+
+def report(rows: Iterable[Row], machine: Mapping[str, str | int], file: Path | None) -> None:
+    """Measure rows, show them, and write them; those measured before Ctrl-C at least.
+
+    Raises:
+        Failure: the file cannot be written.
+    """
+    if file is not None:
+        write(file, document([], machine))
+    done: list[Row] = []
+    interrupted = False
+    try:
+        for row in rows:
+            done.append(row)
+            click.echo(progress(row), err=True)
+    except KeyboardInterrupt:
+        interrupted = True
+    click.echo(", ".join(f"{name} {value}" for name, value in machine.items()))
+    if done:
+        console().print(drawn(done))
+        click.echo("milliseconds; times: of the limit; *: under torch.compile")
+    if file is not None:
+        write(file, document(done, machine))
+        click.echo(f"wrote {file}", err=True)
+    if interrupted:
+        click.echo(f"interrupted after {plural(len(done), 'row')}", err=True)
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+def document(rows: list[Row], machine: Mapping[str, str | int]) -> str:
+    """The rows as JSON, the machine beside them."""
+    return json.dumps({"machine": dict(machine), "rows": rows}, indent=1) + "\n"
+
+
+def progress(row: Row) -> str:
+    """A row measured, in one line."""
+    how = "compiled " if row["compiled"] else ""
+    said = f"parity fails ({row['parity']:.1e})" if row["ms"] is None else f"{row['ms']:.3g} ms"
+    return f"{row['family']} {row['variant']} {row['shape']} {how}{row['mode']}: {said}"
+
+
+def drawn(rows: Iterable[Row]) -> Table:
+    """Rows as a table: milliseconds, how many times the limit; no speed where parity failed."""
+    right = tuple(name for name in HEADINGS if name not in ("kernel", "shape", "mode"))
+    made = table(*HEADINGS, right=right, whole=("kernel", "shape", "mode"))
+    for row in rows:
+        made.add_row(*_cells(row))
+    return made
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    mode = row["mode"] + ("*" if row["compiled"] else "")
+    shape = row["shape"] if row["dtype"] == "float32" else f"{row['shape']} {row['dtype']}"
+    memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.3g}"
+    ms, limit = row["ms"], row["limit_ms"]
+    ratio = "" if ms is None or not limit else f"{ms / limit:.2f}"
+    times = (_time(x) for x in (row["loop_ms"], row["peer_ms"]))
+    return (
+        f"{row['family']} {row['variant']}", shape, mode, _time(ms),
+        _time(limit), ratio, *times, f"{row['parity']:.0e}", memory,
+    )  # fmt: skip
+
+
+def _time(ms: float | None) -> str:
+    return "" if ms is None else f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"

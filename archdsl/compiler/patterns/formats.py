@@ -1,0 +1,174 @@
+"""Kinds → other tools' notations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from archdsl.compiler.patterns.kinds import Kind, Layer, layers_of, refused
+from archdsl.compiler.patterns.reading import LINEAR, SYMBOLS
+
+Keys = dict[str, Any]
+
+
+def write(kinds: Sequence[Kind], form: str) -> str:
+    """A pattern in another tool's notation: a string, or the keys of a JSON configuration.
+
+    Raises:
+        ArchError: the notation cannot say it.
+    """
+    made = FORMATS[form](kinds)
+    return made if isinstance(made, str) else json.dumps(made, indent=2)
+
+
+def megatron(kinds: Sequence[Kind]) -> str:
+    """A symbol for each mixer and channel mixer."""
+    symbols = {name: symbol for symbol, name in SYMBOLS.items()} | {"mamba": "M"}
+    for kind in kinds:
+        if kind.name not in symbols or kind.window is not None or kind.group is not None:
+            raise refused(f"Megatron's patterns have no symbol for `{kind.label}`")
+    return "".join(symbols[kind.name] for kind in kinds)
+
+
+def nemotron(kinds: Sequence[Kind]) -> Keys:
+    """The same string under its key, and as a list."""
+    names = {"mamba2": "mamba"}
+    return {
+        "model_type": "nemotron_h",
+        "hybrid_override_pattern": megatron(kinds),
+        "layers_block_type": [names.get(kind.name, kind.name) for kind in kinds],
+        "num_hidden_layers": len(kinds),
+    }
+
+
+def layer_types(kinds: Sequence[Kind]) -> Keys:
+    """Hugging Face's list of names."""
+    mixers = _mixers(kinds, "`layer_types`")
+    linear = _one({k.name for k in mixers} - {"attention"}, "`layer_types`")
+    window = _one({k.window for k in mixers if k.window is not None}, "`layer_types`")
+    models = {name: model for model, name in reversed(LINEAR.items())}
+    keys: Keys = {"layer_types": [_type(kind) for kind in mixers], "num_hidden_layers": len(mixers)}
+    if linear:
+        keys |= {"model_type": models[linear]} if linear in models else {"mixer": linear}
+    return keys | ({"sliding_window": window} if window else {}) | _experts(kinds)
+
+
+def _type(kind: Kind) -> str:
+    if kind.name == "attention":
+        return "full_attention" if kind.window is None else "sliding_attention"
+    return {"mamba": "mamba", "mamba2": "mamba", "rg_lru": "recurrent"}.get(
+        kind.name, "linear_attention"
+    )
+
+
+def jamba(kinds: Sequence[Kind]) -> Keys:
+    """Two pairs of period and offset."""
+    layers = _layers(kinds, "Jamba's keys")
+    if {mixer.name for mixer, _ in layers} - {"attention", "mamba"}:
+        raise refused("Jamba's keys know `mamba` and `attention` alone")
+    attention = _period([mixer.name == "attention" for mixer, _ in layers], "attention")
+    experts = [channel.name == "moe" for _, channel in layers]
+    keys = {"attn_layer_period": attention[0], "attn_layer_offset": attention[1]}
+    if any(experts):
+        every = _period(experts, "experts")
+        keys |= {"expert_layer_period": every[0], "expert_layer_offset": every[1]}
+    return {"model_type": "jamba", "num_hidden_layers": len(layers), **keys}
+
+
+def _period(chosen: Sequence[bool], what: str) -> tuple[int, int]:
+    size = len(chosen)
+    for period in range(1, size + 1):
+        for offset in range(period):
+            if list(chosen) == [layer % period == offset for layer in range(size)]:
+                return period, offset
+    raise refused(f"no period and offset give these layers of {what}")
+
+
+def kimi(kinds: Sequence[Kind]) -> Keys:
+    """Both kinds listed, from 1."""
+    mixers = _mixers(kinds, "Kimi's lists")
+    if {kind.label for kind in mixers} - {"attention", "kda"}:
+        raise refused("Kimi's lists know `kda` and full `attention` alone")
+    places: Mapping[str, list[int]] = {
+        name: [layer + 1 for layer, kind in enumerate(mixers) if kind.name == name]
+        for name in ("attention", "kda")
+    }
+    lists = {"full_attn_layers": places["attention"], "kda_layers": places["kda"]}
+    head = {"model_type": "kimi_linear", "num_hidden_layers": len(mixers)}
+    return {**head, "linear_attn_config": lists, **_experts(kinds)}
+
+
+def fla(kinds: Sequence[Kind]) -> Keys:
+    """A dictionary of attention for each window; a list of them where there are several."""
+    mixers = _mixers(kinds, "`attn`")
+    linear = _one({k.name for k in mixers} - {"attention"}, "`attn`")
+    windows = dict.fromkeys(kind.window for kind in mixers if kind.name == "attention")
+    dictionaries = [
+        {"layers": [n for n, k in enumerate(mixers) if k == Kind("attention", window)]}
+        | ({} if window is None else {"window_size": window})
+        for window in windows
+    ]
+    keys = {"model_type": linear or "transformer", "num_hidden_layers": len(mixers)}
+    return {**keys, "attn": dictionaries[0] if len(dictionaries) == 1 else dictionaries or None}
+
+
+def zamba(kinds: Sequence[Kind]) -> Keys:
+    """Mamba-2 layers, some of them behind a block of attention that is shared in turn."""
+    names: list[str] = []
+    ids: list[int] = []
+    groups: list[int] = []
+    for before, kind in zip([None, *kinds], kinds, strict=False):
+        shared = before is not None and before.group is not None
+        if kind.group is not None and kind.name == "attention" and not shared:
+            groups.append(kind.group)
+        elif kind.name == "mamba2":
+            ids += [len(names)] if shared else []
+            names.append("hybrid" if shared else "mamba")
+        else:
+            raise refused("Zamba's keys know `mamba2` and shared attention before it alone")
+    blocks = len(set(groups)) or 1
+    if groups != [n % blocks for n in range(len(groups))] or len(groups) != len(ids):
+        raise refused("Zamba's shared blocks stand in turn, each before a layer of `mamba2`")
+    head = {"model_type": "zamba2", "num_hidden_layers": len(names), "layers_block_type": names}
+    return {**head, "hybrid_layer_ids": ids, "num_mem_blocks": blocks}
+
+
+def _layers(kinds: Sequence[Kind], what: str) -> list[tuple[Kind, Kind]]:
+    layers: list[Layer] = layers_of(kinds)
+    if any(len(layer) != 2 for layer in layers):
+        raise refused(f"{what} need a channel mixer behind every mixer", help="use `--as megatron`")
+    return [(layer[0], layer[1]) for layer in layers]
+
+
+def _mixers(kinds: Sequence[Kind], what: str) -> list[Kind]:
+    """The mixer of each layer; a shared one has no word here."""
+    if any(kind.group is not None for kind in kinds):
+        raise refused(f"{what} cannot say which layers share weights", help="use `--as zamba`")
+    return [mixer for mixer, _ in _layers(kinds, what)]
+
+
+def _one(found: set[Any], what: str) -> Any:
+    if len(found) > 1:
+        named = ", ".join(f"`{each}`" for each in sorted(map(str, found)))
+        raise refused(f"{what} can name one of {named}, and these layers have several")
+    return next(iter(found), None)
+
+
+def _experts(kinds: Sequence[Kind]) -> Keys:
+    channels = {kind.name for kind in kinds if kind.channel}
+    if len(channels) > 1:
+        raise refused("this notation has one channel mixer for all layers, and these have two")
+    return {"num_experts": 8} if channels == {"moe"} else {}
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Kind]], str | Keys]] = {
+    "megatron": megatron,
+    "nemotron": nemotron,
+    "layer-types": layer_types,
+    "jamba": jamba,
+    "kimi": kimi,
+    "fla": fla,
+    "zamba": zamba,
+}
+"""Notations that can be written, by the name of their option."""

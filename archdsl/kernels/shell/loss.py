@@ -1,0 +1,139 @@
+"""Linear + cross-entropy without all logits at once, with the gradient found in the forward pass.
+
+For rows `x` [N, D] and a head `W` [V, D], the loss of a row with target `y` is
+`log sum exp(x W^T + b) - (x W^T + b)_y`, and its gradient to the logits is `softmax - onehot(y)`. Both
+come from one block of logits, which is overwritten by its gradient and multiplied on to those of `x` and
+`W` before the next block: the products of the backward pass, no sooner recomputed than a logit is kept
+(the way of Liger-Kernel and of Cut Your Losses, arXiv 2411.09009).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from archdsl.kernels.common import triton_refusal
+from archdsl.kernels.shell.products import linear, product
+
+IGNORED = -100
+"""Target of a row that does not count."""
+
+AT_ONCE = 2**23
+"""Logits held at a time, in elements."""
+
+
+def linear_cross_entropy(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    at_once: int = AT_ONCE,
+    fused: bool | None = None,
+) -> Tensor:
+    """Mean cross-entropy in nats over rows whose target is not -100; zero where there is none.
+
+    x [N, D], weight [V, D], bias [V], targets [N] int64; a scalar in float32 (float64 for float64).
+    At most `at_once` logits are held, where they are more than that; `fused` runs Triton's softmax.
+    """
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+        logits = linear(x, weight, bias)
+        return _mean(logits.double() if x.dtype == torch.float64 else logits.float(), targets)
+    triton = not triton_refusal(x) if fused is None else fused
+    kept = torch.is_grad_enabled()
+    how = at_once, triton, kept
+    found: Tensor = _LinearCrossEntropy.apply(x, weight, bias, targets, *how)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _mean(logits: Tensor, targets: Tensor) -> Tensor:
+    total = functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    return total / (targets != IGNORED).sum().clamp(min=1)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """`linear_cross_entropy`; where no gradient is wanted none is computed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        at_once: int,
+        triton: bool,
+        kept: bool,
+    ) -> Tensor:
+        wanted = [kept and need for need in ctx.needs_input_grad[:3]]
+        work = _Work(x, weight, bias, triton, any(wanted))
+        count = (targets != IGNORED).sum().clamp(min=1)
+        size = max(1, at_once // weight.shape[0])
+        for start in range(0, len(x), size):
+            work.block(slice(start, start + size), targets[start : start + size], count)
+        grads = [g if need else None for g, need in zip(work.grads, wanted, strict=True)]
+        ctx.save_for_backward(*grads)
+        return work.total / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        one = bool(grad == 1) if grad.device.type == "cpu" else False
+        found = [g if g is None or one else g * grad.to(g.dtype) for g in ctx.saved_tensors]
+        return *found, None, None, None, None
+
+
+class _Work:
+    """What is summed over the blocks: the loss, and the gradients in their tensors' dtypes."""
+
+    def __init__(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, triton: bool, differentiate: bool
+    ) -> None:
+        self.x, self.weight, self.bias = x, weight, bias
+        self.triton, self.differentiate = triton, differentiate
+        self.wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        self.total = x.new_zeros((), dtype=self.wide)
+        self.grads: list[Tensor | None] = [None, None, None]
+        if differentiate:
+            self.grads[0] = torch.empty_like(x)
+            self.grads[1] = torch.zeros_like(weight, dtype=self.wide)
+            self.grads[2] = None if bias is None else torch.zeros_like(bias, dtype=self.wide)
+
+    def block(self, rows: slice, targets: Tensor, count: Tensor) -> None:
+        """Add the loss and the gradients of some rows."""
+        x = self.x[rows]
+        logits = linear(x, self.weight, self.bias).to(self.wide)
+        self.total += self._softmax(logits, targets)
+        if not self.differentiate:
+            return
+        logits /= count
+        d_logits = logits.to(x.dtype)
+        d_x, d_weight, d_bias = self.grads
+        assert d_x is not None
+        assert d_weight is not None
+        d_x[rows] = product(d_logits, self.weight.t())
+        d_weight += product(d_logits.t(), x.t())
+        if d_bias is not None:
+            d_bias += logits.sum(0)
+
+    def _softmax(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The summed loss; `logits` [n, V] become the gradient of it."""
+        if self.triton:
+            gpu = importlib.import_module("archdsl.kernels.shell.triton_loss")
+            found: Tensor = gpu.softmax_(logits, targets)
+            return found
+        kept = targets != IGNORED
+        index = targets.masked_fill(~kept, 0)[:, None]
+        logits -= logits.amax(1, keepdim=True)
+        chosen = logits.gather(1, index)[:, 0]
+        logits.exp_()
+        mass = logits.sum(1)
+        loss = (mass.log() - chosen).masked_fill(~kept, 0).sum()
+        if self.differentiate:
+            logits.mul_((kept / mass)[:, None].to(logits.dtype))
+            logits.scatter_add_(1, index, -kept[:, None].to(logits.dtype))
+        return loss

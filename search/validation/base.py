@@ -1,0 +1,94 @@
+"""What a published benchmark gives: architectures as texts of the language, and what each reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from archdsl.diagnostics import ArchError, Diagnostic
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published architecture.
+
+    Args:
+        name: what the data call it.
+        text: the closed text at its published size.
+        scored: the closed text that is scored: the same with fewer symbols, and narrower where the
+            benchmark is large.
+        reached: what it reached, larger is better; ``None`` where every run diverged.
+        stratum: its kind, such as its depth and width.
+        tables: parameters of its tables of tokens, which its size leaves out.
+        params: parameters as the data say them, if they do.
+    """
+
+    name: str
+    text: str
+    scored: str
+    reached: float | None
+    stratum: str
+    tables: int = 0
+    params: int | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A file of published architectures.
+
+    Args:
+        name: of the benchmark.
+        entries: its architectures.
+        vocab: symbols that they are scored with.
+        length: tokens of a sequence that they are scored with.
+        sequences: how many.
+        paper: what papers report, by metric: |τ|.
+        reached: what ``reached`` is, in words.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+    vocab: int
+    length: int
+    sequences: int
+    reached: str
+    paper: Mapping[str, float] = field(default_factory=dict)
+
+
+Reader = Callable[[list[Any]], Benchmark]
+
+
+def records(path: Path) -> list[Any]:
+    """The records of a JSON list, or of a file with one JSON object a line.
+
+    Raises:
+        ArchError: the file cannot be read or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise unknown(path, getattr(error, "strerror", None) or "it is not text") from None
+    try:
+        if text.lstrip().startswith("["):
+            found = json.loads(text)
+        else:
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as error:
+        raise unknown(path, f"it is not JSON ({error})") from None
+    if not found or not all(isinstance(record, dict) for record in found):
+        raise unknown(path, "it holds no records")
+    return list(found)
+
+
+def unknown(path: Path, why: str) -> ArchError:
+    """A file that is of no known benchmark."""
+    return ArchError(
+        Diagnostic(
+            "unknown-benchmark",
+            f"`{path}` is no benchmark that is known: {why}",
+            help="records with `recipe` are cells, with `encoder_layers` encoders, with `config` decoders",
+        )
+    )

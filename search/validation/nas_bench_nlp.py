@@ -1,0 +1,157 @@
+"""NAS-Bench-NLP: recurrent cells, each trained as a three-layer language model on Penn Treebank.
+
+"NAS-Bench-NLP: Neural Architecture Search Benchmark for Natural Language Processing" (Klyuchnikov et al.,
+2020, arXiv 2006.07116). A recipe is a graph of operations; here it is said as a ``cell``'s equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from archdsl.search.validation.base import Benchmark, Entry
+
+VOCAB, WIDTHS = 10_000, (400, 600, 600, 400)
+"""The benchmark's: symbols; widths of the embedding and of the three layers."""
+
+SCORED_VOCAB, SCORED_WIDTHS = 1_000, (32, 48, 48, 32)
+"""What cells are scored with: proportions are kept, and all that is taken of them is small."""
+
+PAPER = {
+    "hidden_covariance": 0.371, "hidden_covariance(layer = last)": 0.247, "jacobian_cosine": 0.264,
+    "noised_jacobian": 0.280, "noised_jacobian(noise = large)": 0.273, "hidden_saliency": 0.268,
+    "activation_distance(published = true)": 0.223, "synaptic_saliency(signed = true)": 0.122,
+    "jacobian_covariance": 0.003, "params": 0.001,
+}  # fmt: skip
+"""|τ| of Serianni and Kalita (ACL 2023), from their data."""
+
+Recipe = Mapping[str, Mapping[str, Any]]
+"""Node → ``op`` and ``input``; sources are ``x`` and ``h_prev_i``, sinks ``h_new_i``."""
+
+
+def _linear(*inputs: str) -> str:
+    """``linear`` with the benchmark's start, whose bound is the same for every input.
+
+    Where ``x`` is among them, whose width is another, the factor is the definition's: see :func:`gains`.
+    """
+    gain = f"gain{len(inputs)}" if "x" in inputs else f"{len(inputs) ** 0.5:.6f}"
+    return f"linear({', '.join(inputs)}, init = uniform, bias_init = uniform, gain = {gain})"
+
+
+def gains(recipe: Recipe, before: int, width: int) -> dict[str, float]:
+    """What a definition takes: a layer's width, and a factor for each count of inputs.
+
+    The language draws within the inverse root of all that a ``linear`` sums; the factor makes it that
+    of the width alone.
+    """
+    counts = {len(n["input"]) for n in recipe.values() if n["op"] == "linear" and "x" in n["input"]}
+    factors = {f"gain{count}": (before / width + count - 1) ** 0.5 for count in sorted(counts)}
+    return {"width": width, **factors}
+
+
+SPELLING: dict[str, Callable[..., str]] = {
+    "linear": _linear,
+    "blend": lambda gate, a, b: f"{gate} * {a} + (1 - {gate}) * {b}",
+    "elementwise_prod": lambda a, b: f"{a} * {b}",
+    "elementwise_sum": lambda a, b: f"{a} + {b}",
+    "activation_tanh": lambda a: f"tanh({a})",
+    "activation_sigm": lambda a: f"sigmoid({a})",
+    "activation_leaky_relu": lambda a: f"leaky_relu({a})",
+}
+"""Each operation of the benchmark as an expression."""
+
+
+def cell(recipe: Recipe, states: int) -> str:
+    """A recipe as a definition; states are assigned last, so that every node reads the old ones.
+
+    Weights and biases start as in the benchmark: uniform within the inverse root of the width.
+    """
+    names = ", ".join(f"h{i}" for i in range(states))
+    equations = [f"{_name(node)} = {_expression(recipe[node])}" for node in ordered(recipe)]
+    equations += [f"h{i} = new{i}" for i in range(states)]
+    body = "\n".join(f"    {equation}" for equation in equations)
+    heading = f"cell(state = [{names}], output = h0, width = width)"
+    parameters = ", ".join(gains(recipe, 1, 1))
+    return f"def layer({parameters}) = {heading} {{\n{body}\n}}\n"
+
+
+def ordered(recipe: Recipe) -> list[str]:
+    """Nodes, each behind those it reads.
+
+    Raises:
+        ValueError: nodes read each other in a circle, or one reads what there is not.
+    """
+    done: dict[str, None] = {}
+    while len(done) < len(recipe):
+        ready = [
+            node
+            for node in recipe
+            if node not in done and all(_known(source, done) for source in recipe[node]["input"])
+        ]
+        if not ready:
+            left = next(node for node in recipe if node not in done)
+            raise ValueError(f"node `{left}` reads what no node gives before it")
+        done |= dict.fromkeys(ready)
+    return list(done)
+
+
+def read(records: list[Any]) -> Benchmark:
+    """The benchmark of a file's records."""
+    return Benchmark(
+        name="NAS-Bench-NLP cells (Penn Treebank)",
+        entries=tuple(map(_entry, records)),
+        vocab=SCORED_VOCAB,
+        length=12,
+        sequences=32,
+        reached="minus the test loss, nats",
+        paper=PAPER,
+    )
+
+
+def _entry(record: Mapping[str, Any]) -> Entry:
+    recipe, states = record["recipe"], record["hidden_states"]
+    loss = record["ptb_test_loss"]
+    return Entry(
+        name=str(record["arch"]),
+        text=language_model(recipe, states, VOCAB, WIDTHS),
+        scored=language_model(recipe, states, SCORED_VOCAB, SCORED_WIDTHS),
+        reached=None if loss is None else -loss,
+        stratum=f"{states} states",
+        params=record["params"],
+    )
+
+
+def _known(source: str, done: Mapping[str, None]) -> bool:
+    return source == "x" or source.startswith("h_prev_") or source in done
+
+
+def _expression(node: Mapping[str, Any]) -> str:
+    return SPELLING[node["op"]](*map(_name, node["input"]))
+
+
+def _name(node: str) -> str:
+    return node.replace("h_prev_", "h").replace("h_new_", "new").replace("node_", "n")
+
+
+def language_model(recipe: Recipe, states: int, vocab: int, widths: Sequence[int]) -> str:
+    """The closed text of the language model around a cell.
+
+    Args:
+        recipe: of the cell.
+        states: how many hidden states it has.
+        vocab: symbols.
+        widths: of the embedding, then of each layer; the last is the embedding's, whose table the
+            head reads.
+    """
+    layers = "\n".join(
+        f"    layer({_written(gains(recipe, before, width))})" for before, width in pairwise(widths)
+    )
+    return (
+        f"{cell(recipe, states)}\nmodel {{\n    embed(dim = {widths[0]}, vocab = {vocab})\n"
+        f"{layers}\n    lm_head(tied = true, bias = true)\n}}\n"
+    )
+
+
+def _written(arguments: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} = {round(value, 6):g}" for name, value in arguments.items())

@@ -1,0 +1,262 @@
+"""Mixtures of memories and of experts are their plain definitions (``published_routed``)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from blocks import published_routed as published
+from blocks.probe import Probe, gradients, probe, random_inputs, weigher
+from blocks.written import built
+from tolerances import assert_close
+from torch import Tensor
+
+import archdsl
+from archdsl import ArchError
+
+WIDTH, LENGTH = 8, 21
+EXACT = 1e-10
+"""In float64; a signal passes at most 1e4 roundings here, of 1e-16 each."""
+
+
+def mixture(mixer: str, options: str = "", memories: int = 3, top: int = 2) -> str:
+    return f"mom(memories = {memories}, top = {top}{options}) {{ {mixer} }}"
+
+
+def compare(layer: str, expected: object, batch: int = 2, length: int = LENGTH) -> Probe:
+    """Outputs and all gradients of a layer, and of a definition with the same weights."""
+    assert callable(expected)
+    found = probe(layer, random_inputs(batch, length, WIDTH), dtype="float64")
+    weights = {name: w.requires_grad_() for name, w in found.weights().items()}
+    inputs = random_inputs(batch, length, WIDTH).requires_grad_()
+    wanted = torch.stack([expected(weights, row) for row in inputs])
+    found = found if wanted.shape[-1] == found.width else replace_width(found, wanted.shape[-1])
+    assert_close(found.output(), wanted, EXACT, "output")
+    weigh = weigher()
+    weigh(wanted).backward()
+    grads = gradients(found.model, weigh(found.output()))
+    given = grads["embed.weight"][: batch * length].view_as(inputs)
+    assert_close(given, inputs.grad, EXACT, "inputs")
+    for name, weight in weights.items():
+        [full] = [n for n in grads if n.partition(".")[2] == name and not n.startswith("lm_head")]
+        grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        assert_close(grads[full], grad, EXACT, name)
+    return found
+
+
+def replace_width(found: Probe, width: int) -> Probe:
+    return Probe(found.model, found.tokens, width)
+
+
+def decoded(model: torch.nn.Module, tokens: Tensor, sizes: list[int]) -> Tensor:
+    state, rows = model.init_state(len(tokens)), []
+    with torch.no_grad():
+        for part in tokens.split(sizes, 1):
+            logits, state = model.prefill(part, state)
+            rows.append(logits)
+    return torch.cat(rows, 1)
+
+
+every_mixer = pytest.mark.parametrize("mixer", published.MIXERS)
+
+
+# --- memories --------------------------------------------------------------------------------------
+
+
+@every_mixer
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_mixture_is_a_loop_over_memories(mixer: str, shared: bool) -> None:
+    def plain(w: published.Weights, x: Tensor) -> Tensor:
+        return published.memories(w, x, published.MIXERS[mixer], 2, shared)
+
+    compare(mixture(mixer, f", shared = {str(shared).lower()}"), plain)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"neighbours": "routed"},
+        {"weights": "probability"},
+        {"capacity": 0.75},
+        {"idle": "decay"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "mixer", ["gla(heads = 2, rank = 3, conv = 3)", "gated_deltanet(heads = 2, expand_k = 1)"]
+)
+def test_each_option_is_its_definition(mixer: str, how: dict[str, object]) -> None:
+    def plain(w: published.Weights, x: Tensor) -> Tensor:
+        return published.memories(w, x, published.MIXERS[mixer], 2, True, **how)
+
+    options = "".join(f", {name} = {value}" for name, value in how.items())
+    compare(mixture(mixer, options), plain)
+
+
+@pytest.mark.parametrize("mixer", ["gla(heads = 2, rank = 3, conv = 3)", "hgrn"])
+def test_projections_may_be_shared(mixer: str) -> None:
+    def plain(w: published.Weights, x: Tensor) -> Tensor:
+        return published.memories(w, x, published.MIXERS[mixer], 2, True)
+
+    found = compare(mixture(mixer, ", projections = shared"), plain)
+    assert all(w.dim() < 3 for w in found.weights().values())
+
+
+@every_mixer
+def test_steps_and_chunks_are_the_parallel_form(mixer: str) -> None:
+    found = probe(mixture(mixer), random_inputs(2, LENGTH, WIDTH), dtype="float64")
+    with torch.no_grad():
+        whole = found.model(found.tokens)
+    for sizes in ([1] * LENGTH, [13, 8], [5, 1, 1, 14]):
+        assert_close(decoded(found.model, found.tokens, sizes), whole, EXACT, str(sizes))
+
+
+@pytest.mark.parametrize("options", [
+    ", neighbours = routed", ", capacity = 1/2", ", projections = shared", ", idle = decay",
+])  # fmt: skip
+def test_each_option_decodes(options: str) -> None:
+    layer = mixture("gated_deltanet(heads = 2, expand_k = 1)", options)
+    found = probe(layer, random_inputs(2, LENGTH, WIDTH), dtype="float64")
+    with torch.no_grad():
+        whole = found.model(found.tokens)
+    for sizes in ([1] * LENGTH, [7, 14]):
+        assert_close(decoded(found.model, found.tokens, sizes), whole, EXACT, str(sizes))
+
+
+@every_mixer
+def test_packed_sequences_are_each_by_itself(mixer: str) -> None:
+    """Also one of a single token, and one of none."""
+    found = probe(mixture(mixer), random_inputs(1, LENGTH, WIDTH), dtype="float64")
+    bounds = torch.tensor([0, 9, 9, 10, LENGTH])
+    together = found.model(found.tokens, bounds)
+    apart = [found.model(found.tokens[:, a:b]) for a, b in ((0, 9), (9, 10), (10, LENGTH))]
+    assert_close(together, torch.cat(apart, 1), EXACT)
+
+
+@every_mixer
+@pytest.mark.parametrize("where", ["all to one", "one unused", "one token each"])
+def test_extreme_routings(mixer: str, where: str) -> None:
+    """All tokens to one memory, a memory nobody goes to, and a token a sequence."""
+    batch, length, top = {"all to one": (2, 9, 1), "one unused": (2, 9, 2)}.get(where, (5, 1, 2))
+    layer = mixture(mixer, ", weights = probability", top=top)
+    found = probe(layer, random_inputs(batch, length, WIDTH).abs(), dtype="float64")
+    with torch.no_grad():
+        router = found.model.get_parameter("mom.router.weight")
+        if where != "one token each":
+            sign = 1.0 if where == "all to one" else -1.0
+            router[1] = 0
+            router[1, :] = 5 * sign
+    weights = {name: w.requires_grad_() for name, w in found.weights().items()}
+    rows = random_inputs(batch, length, WIDTH).abs()
+    plain = published.MIXERS[mixer]
+    wanted = torch.stack(
+        [published.memories(weights, x, plain, top, True, weights="probability") for x in rows]
+    )
+    found = replace_width(found, wanted.shape[-1])
+    assert_close(found.output(), wanted, EXACT)
+    gradients(found.model, found.output().square().sum())
+    for name, parameter in found.model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+    whole = found.model(found.tokens).detach()
+    assert_close(decoded(found.model, found.tokens, [1] * length), whole, EXACT)
+
+
+def test_a_step_writes_only_the_memories_a_token_goes_to() -> None:
+    layer = mixture("gla(heads = 2)", ", shared = false", memories=4, top=1)
+    model = probe(layer, random_inputs(2, 5, WIDTH), dtype="float64").model
+    with torch.no_grad():
+        _, state = model.prefill(torch.arange(10).view(2, 5), model.init_state(2))
+        _, after = model.step(torch.tensor([3, 4]), state)
+    before, now = (s["layers"]["mom.memories"]["gla.memory"]["memory"] for s in (state, after))
+    assert before.shape[:2] == (2, 4)
+    changed = (before != now).flatten(2).any(-1)
+    assert changed.sum(1).tolist() == [1, 1]
+
+
+def test_the_balance_loss_and_the_z_loss_reach_the_loss() -> None:
+    body = "embed(dim = 8, vocab = 11) {layer} lm_head"
+    text = mixture("gla(heads = 2)", ", balance = {0}, z_loss = {1}")
+    tokens = torch.randint(11, (2, 13), generator=torch.Generator().manual_seed(0))
+
+    def loss(balance: float, z: float) -> Tensor:
+        layer = text.replace("{0}", str(balance)).replace("{1}", str(z))
+        model = built(body.replace("{layer}", layer), dtype="float64")
+        logits.append(
+            model.get_parameter("embed.weight")[tokens] @ model.get_parameter("mom.router.weight").T
+        )
+        return model.loss(tokens, tokens)
+
+    logits: list[Tensor] = []
+    none, both = loss(0, 0), loss(0.25, 0.5)
+    z = logits[0].logsumexp(-1).square().mean()
+    assert_close(both - none, 0.25 * published.balance(logits[0], 2) + 0.5 * z, EXACT)
+
+
+def test_costs_count_all_memories_and_what_a_token_uses() -> None:
+    one = built("embed(dim = 16, vocab = 11) gla(heads = 2) lm_head").cost
+    mixed = built(
+        f"embed(dim = 16, vocab = 11) {mixture('gla(heads = 2)', memories=5)} lm_head"
+    ).cost
+    assert mixed.state_bytes(100) == 6 * one.state_bytes(100)
+    own = 16 * (8 + 16 + 16) + 8 * 16 + 8  # key, value, decay through 16 channels with a bias
+    assert mixed.params == one.params + 5 * own + 5 * 16
+    assert mixed.active_params == one.params + 2 * own + 5 * 16
+
+
+@pytest.mark.parametrize(
+    ("body", "identifier"),
+    [
+        ("mom(memories = 4, top = 2) { attention(heads = 2) }", "not-routable"),
+        ("mom(memories = 4, top = 2) { conv(kernel = 3, causal = false) gla }", "not-routable"),
+        ("mom(memories = 4, top = 2) { rms_norm linear }", "nothing-routed"),
+        ("mom(memories = 4, top = 5) { gla }", "too-few-to-choose"),
+        ("mom(memories = 4, top = 1, balance = 0) { gla }", "router-without-gradient"),
+        ("mom(memories = 4, top = 2, idle = decay) { gru }", "nothing-to-decay"),
+        ("mom(memories = 4, top = 2, idle = decay) { linear_attention }", "nothing-to-decay"),
+        ("mom(memories = 4, top = 2, neighbours = routed) { retnet(conv = 4) }", "position-routed"),
+        ("moe(experts = 4, top = 2) { gla }", "not-routable"),
+        ("moe(experts = 4, top = 5) { swiglu }", "too-few-to-choose"),
+    ],
+)
+def test_what_cannot_be_routed_is_a_diagnostic(body: str, identifier: str) -> None:
+    with pytest.raises(ArchError) as caught:
+        archdsl.loads(f"model {{ embed(dim = 8, vocab = 5) {body} lm_head }}")
+    assert [d.id for d in caught.value.diagnostics] == [identifier]
+
+
+# --- experts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_mixture_of_experts_is_a_loop_over_experts(shared: int) -> None:
+    def plain(w: published.Weights, x: Tensor) -> Tensor:
+        return published.experts(w, x, 2, shared)
+
+    found = compare(f"moe(experts = 5, top = 2, shared = {shared}) {{ swiglu(expand = 2) }}", plain)
+    whole = found.model(found.tokens).detach()
+    assert_close(decoded(found.model, found.tokens, [1] * LENGTH), whole, EXACT)
+
+
+def test_recurrent_routers_share_one_gru_along_depth() -> None:
+    layer = "moe(experts = 4, top = 2, router = recurrent, router_rank = 6) { swiglu(expand = 2) }"
+    body = f"embed(dim = 8, vocab = 30) {layer} {layer} lm_head"
+    model = built(body, dtype="float64")
+    w = model.state_dict()
+    gru = {n.rpartition(".")[2]: v for n, v in w.items() if ".gru." in n}
+    assert len(gru) == 4
+    assert sum(v.numel() for v in w.values()) == model.cost.params
+    tokens = torch.arange(30).view(2, 15)
+    rows = []
+    for x in w["embed.weight"][tokens]:
+        state = x.new_zeros(len(x), 6)
+        for name in sorted({n.partition(".")[0] for n in w if n.startswith("moe")}):
+            own = {n.split(".", 1)[1]: v for n, v in w.items() if n.startswith(f"{name}.")}
+            inner = x @ own["router.down"].T
+            state = torch.stack(
+                [published.gru_cell(gru, a, b) for a, b in zip(inner, state, strict=True)]
+            )
+            x = published.experts(own, x, 2, 0, state @ own["router.weight"].T)
+        rows.append(x @ w["lm_head.weight"].T)
+    assert_close(model(tokens), torch.stack(rows), EXACT)
+    model.loss(tokens, tokens).backward()
+    assert all(p.grad is not None for p in model.parameters())

@@ -1,0 +1,264 @@
+"""Published architectures as texts, and how scores are compared with what they reached."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import archdsl
+from archdsl.cli import cli
+from archdsl.diagnostics import ArchError
+from archdsl.search.validation import benchmark, encoders, nas_bench_nlp, validate
+from archdsl.search.validation.agreement import Judge
+from archdsl.search.validation.nas_bench_nlp import language_model
+from archdsl.search.validation.probe import Probe
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+RECIPE = {
+    "h_new_1": {"op": "elementwise_prod", "input": ["gate", "h_new_0"]},
+    "gate": {"op": "activation_sigm", "input": ["node_0"]},
+    "node_0": {"op": "linear", "input": ["x", "h_prev_1"]},
+    "node_1": {"op": "linear", "input": ["h_prev_0", "gate", "x"]},
+    "node_2": {"op": "activation_leaky_relu", "input": ["node_1"]},
+    "h_new_0": {"op": "blend", "input": ["gate", "h_prev_0", "node_2"]},
+}
+CELL = {"arch": 7, "hidden_states": 2, "recipe": RECIPE, "params": 0, "ptb_test_loss": 4.9}
+SDP = {
+    "operation_type": "SA", "operation_parameter": "SDP", "num_operation_heads": 2,
+    "feed_forward_dimension": 512, "num_feed_forward": 3,
+}  # fmt: skip
+ENCODER = {"id": 3, "scores": {"glue": 63.6}, "hidden_size": 256, "encoder_layers": [SDP]}
+DECODER = {
+    "id": "a", "ppl": {"valid_ppl": 60.0}, "params": {"nonembedding": 0},
+    "config": {
+        "n_layer": 2, "d_model": 64, "n_head": [2, 4], "d_inner": [96, 130], "n_token": 500,
+        "div_val": 1, "pre_lnorm": False,
+    },
+}  # fmt: skip
+
+
+def published(name: str) -> Path:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"the published data are not here: {path}")
+    return path
+
+
+def cost(text: str) -> int:
+    return archdsl.loads(text).sample(0).cost.params
+
+
+# --- recurrent cells ------------------------------------------------------------------------------
+
+
+def stepped(model: object, layer: str, x: torch.Tensor) -> torch.Tensor:
+    """The recipe above, a step at a time, from the weights of one layer."""
+    w = {name.removeprefix(f"{layer}."): p for name, p in model.named_parameters()}
+    h0 = h1 = torch.zeros(x.shape[0], w["n0_h1"].shape[-1], dtype=x.dtype)
+    outputs = []
+    for now in x.unbind(1):
+        gate = torch.sigmoid(now @ w["n0_x"].T + h1 @ w["n0_h1"][0].T + w["n0_bias"])
+        n1 = h0 @ w["n1_h0"][0].T + gate @ w["n1_gate"][0].T + now @ w["n1_x"].T
+        n2 = torch.nn.functional.leaky_relu(n1 + w["n1_bias"])
+        h0 = gate * h0 + (1 - gate) * n2
+        h1 = gate * h0
+        outputs.append(h0)
+    return torch.stack(outputs, 1)
+
+
+def test_a_recipe_is_the_cell_it_says():
+    text = language_model(RECIPE, 2, vocab=11, widths=(6, 8, 6))
+    model = archdsl.loads(text).sample(0).compile(dtype="float64")
+    tokens = torch.randint(11, (3, 5), generator=torch.Generator().manual_seed(0))
+    layers = [name for name, _ in model.hidden_sites()]
+    x = model.get_parameter("embed.weight")[tokens]
+    for layer in layers:
+        x = stepped(model, layer, x)
+    logits = x @ model.get_parameter("embed.weight").T + model.get_parameter("lm_head.bias")
+    torch.testing.assert_close(model(tokens), logits, rtol=0, atol=1e-12)
+
+
+def test_weights_and_biases_start_uniform_within_the_root_of_the_width():
+    text = language_model(RECIPE, 2, vocab=11, widths=(32, 64, 32))
+    model = archdsl.loads(text).sample(0).compile()
+    for name in ("n0_h1", "n1_gate", "n0_bias", "n1_bias"):
+        weight = model.get_parameter(f"cell.{name}").detach()
+        assert float(weight.abs().max()) <= 64**-0.5 + 1e-6
+        assert float(weight.std()) == pytest.approx((64 * 3) ** -0.5, rel=0.3)
+
+
+def test_a_recipe_in_a_circle_is_told():
+    recipe = {"a": {"op": "linear", "input": ["b"]}, "b": {"op": "linear", "input": ["a"]}}
+    with pytest.raises(ValueError, match="node `a` reads what no node gives"):
+        nas_bench_nlp.ordered(recipe)
+
+
+def test_every_published_cell_has_its_published_parameters():
+    known = benchmark(published("nas_bench_nlp/dev.jsonl"))
+    some = known.entries[::50]
+    assert len(known.entries) == 1276
+    assert [cost(entry.text) for entry in some] == [entry.params for entry in some]
+
+
+# --- transformers ----------------------------------------------------------------------------------
+
+
+def linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def test_an_encoder_has_the_widths_it_was_trained_with():
+    entry = encoders.read([ENCODER]).entries[0]
+    norm = 2 * 256
+    layer = 4 * linear(256, 256) + norm
+    layer += linear(256, 512) + 2 * linear(512, 512) + linear(512, 256) + norm
+    around = 2 * 128 + linear(128, 256) + linear(256, 128) + 2 * 128
+    assert cost(entry.text) - entry.tables == layer + around
+    assert entry.stratum == "1 layers, 256 wide"
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameter", "count"),
+    [
+        ("SA", "WMA", 4 * linear(256, 256) + 256 * 256),
+        ("LT", "DFT", 2 * linear(256, 256)),
+        ("LT", "DCT", 2 * linear(256, 256)),
+        ("DSC", 5, 4 * linear(256, 128) + 256 * 5 + linear(256, 128) + linear(128, 5) + linear(256, 256)),
+    ],
+)  # fmt: skip
+def test_every_operation_of_the_encoders_can_be_said(kind, parameter, count):
+    layer = {**SDP, "operation_type": kind, "operation_parameter": parameter}
+    text = f"model {{ embed(dim = 256, vocab = 8) {encoders.operation(layer)} lm_head }}"
+    assert cost(text) - 2 * 8 * 256 == count
+
+
+def test_every_published_decoder_has_its_published_parameters():
+    known = benchmark(published("decoder_lms/random_TransXL_lm1b.jsonl"))
+    some = known.entries[::30]
+    assert [cost(entry.text) - entry.tables for entry in some] == [entry.params for entry in some]
+
+
+def test_what_diverged_or_has_no_result_is_kept_without_one(tmp_path):
+    path = tmp_path / "cells.jsonl"
+    path.write_text("\n".join(json.dumps(c) for c in (CELL, {**CELL, "ptb_test_loss": None})))
+    assert [entry.reached for entry in benchmark(path).entries] == [-4.9, None]
+
+
+# --- agreement -------------------------------------------------------------------------------------
+
+
+def brute(scores, reached, kept=lambda i, j: True):
+    """Kendall's τ-b by its definition."""
+    pairs = [(i, j) for i, j in combinations(range(len(scores)), 2) if kept(i, j)]
+    one = np.sign([scores[i] - scores[j] for i, j in pairs])
+    other = np.sign([reached[i] - reached[j] for i, j in pairs])
+    return (one * other).sum() / np.sqrt(np.abs(one).sum() * np.abs(other).sum())
+
+
+def test_every_tau_is_kendalls_over_its_pairs():
+    random = np.random.default_rng(0)
+    scores, reached = random.integers(9, size=(2, 30)).astype(float)
+    sizes = random.uniform(1, 2, 30)
+    kinds = [str(kind) for kind in random.integers(3, size=30)]
+    found = Judge(reached, sizes, kinds).agreement(scores)
+    ratio = lambda i, j: max(sizes[i] / sizes[j], sizes[j] / sizes[i])  # noqa: E731
+    half = np.median(reached)
+    assert found.tau == pytest.approx(brute(scores, reached))
+    near = brute(scores, reached, lambda i, j: ratio(i, j) <= 1.1)
+    assert found.tau_equal_size == pytest.approx(near)
+    assert found.tau_strata == pytest.approx(
+        brute(scores, reached, lambda i, j: kinds[i] == kinds[j])
+    )
+    better = brute(scores, reached, lambda i, j: min(reached[i], reached[j]) >= half)
+    assert found.tau_better_half == pytest.approx(better)
+    assert found.tau_low <= found.tau <= found.tau_high
+    assert found.rho_low <= found.rho <= found.rho_high
+
+
+def test_a_score_that_is_the_result_agrees_and_has_no_regret():
+    reached = np.arange(40.0)
+    found = Judge(reached, np.ones(40), ["one"] * 40).agreement(reached)
+    assert (found.tau, found.rho, found.regret_top20) == (1, pytest.approx(1), 0)
+    against = Judge(reached, np.ones(40), ["one"] * 40).agreement(-reached)
+    assert (against.tau, against.regret_top20) == (-1, 20)
+    silent = Judge(reached, np.ones(40), ["one"] * 40).agreement(np.zeros(40))
+    assert (silent.tau, silent.rho) == (0, 0)
+
+
+# --- the command -----------------------------------------------------------------------------------
+
+FIGURES = {
+    "metric", "n", "tau", "tau_low", "tau_high", "rho", "tau_equal_size", "tau_strata",
+    "tau_better_half", "regret_top20", "seconds_per_architecture",
+}  # fmt: skip
+
+
+def cells() -> list[dict]:
+    """Four cells that differ in what their output is."""
+    found = []
+    for number, op in enumerate(("activation_tanh", "activation_sigm", "activation_leaky_relu")):
+        recipe = {
+            "n": {"op": "linear", "input": ["x", "h_prev_0"]},
+            "h_new_0": {"op": op, "input": ["n"]},
+        }
+        found.append({**CELL, "hidden_states": 1, "recipe": recipe, "arch": number,
+                      "ptb_test_loss": 5.0 + number, "params": 5_731_600})  # fmt: skip
+    return [*found, {**CELL, "ptb_test_loss": None}]
+
+
+def test_the_command_prints_a_table_and_writes_json(tmp_path):
+    data, out = tmp_path / "cells.jsonl", tmp_path / "out.json"
+    data.write_text("\n".join(map(json.dumps, cells())))
+    done = CliRunner().invoke(cli, ["validate", "metrics", str(data), "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "3 architectures with a result" in done.output
+    assert "1 that diverged" in done.output
+    assert "parameters as published: 3 of 4" in done.output
+    found = json.loads(out.read_text())
+    assert set(found) == {"benchmark", "n", "rows"}
+    assert found["n"] == 3
+    assert all(set(row) == FIGURES for row in found["rows"])
+    assert {"archdsl_rank", "params", "flops"} <= {row["metric"] for row in found["rows"]}
+
+
+@pytest.mark.parametrize("records", [[ENCODER] * 3, [DECODER] * 3], ids=["encoders", "decoders"])
+def test_other_formats_are_read(tmp_path, records):
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(records))
+    report = validate(benchmark(path, limit=2))
+    assert report.judged == 2
+    assert all(np.isfinite(row.agreement.tau) for row in report.rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("not json", "it is not JSON"),
+        ("[]", "it holds no records"),
+        ('{"accuracy": 3}', "its records have accuracy"),
+        ('{"recipe": {}}', "a record is not as it should be"),
+    ],
+)
+def test_a_file_that_is_no_benchmark_is_told(tmp_path, text, why):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(ArchError, match="unknown-benchmark") as caught:
+        benchmark(path)
+    assert why in str(caught.value)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(ArchError, match="No such file"):
+        benchmark(tmp_path / "none.json")
+
+
+def test_the_probe_has_one_random_target_at_the_end():
+    tokens, targets = Probe(vocab=50, length=6).batch(8, seed=1, step=0)
+    assert tokens.shape == targets.shape == (8, 6)
+    assert (targets[:, :-1] == -100).all()
+    assert len(set(targets[:, -1])) == 8
