@@ -26,9 +26,12 @@ SURFACE = {
     "components": {"name"},
     "count": {"file"},
     "sample": {"file", "-n", "--number", "--seed", "--out"},
-    "cost": {"file", "--length", "--batch", "--dtype", "-n", "--number", "--seed", "--format"},
+    "cost": {"file", "--length", "--batch", "--dtype", "-n", "--number", "--seed", "--format", "--times"},
     "show": {"file", "--stage", "--as", "--seed", "--out"},
     "compile": {"file", "--out", "--dtype", "--device", "--seed"},
+    "import": {"source", "-o", "--out"},
+    "export": {"file", "--as", "--seed", "-o", "--out"},
+    "bench": set(),
     "generate": {"checkpoint", "--prompt", "--count", "--temperature", "--top", "--seed"},
     "search": {
         "spec", "--data", "--trials", "--out", "--storage", "--seed", "--study", "--device", "--quiet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -49,17 +50,18 @@ def lower_layers(
     """
     labels = children.labels
     first = [labels.index(label) if label in tied else i for i, label in enumerate(labels)]
-    runs = sorted(set(first))
+    counts = Counter(first)
+    runs = sorted(counts)
     lowered = {i: children.lower(i, stream.type, build.policy) for i in runs}
     if adapter is not None:
-        several = {i: first.count(i) for i in runs if first.count(i) > 1}
+        several = {i: n for i, n in counts.items() if n > 1}
         lowered |= {i: adapted(build, lowered[i], n, adapter) for i, n in several.items()}
     distinct = list({id(region): region for region in lowered.values()}.values())
     places = {id(region): place for place, region in enumerate(distinct)}
     width = lowered[first[-1]].output.type.width
     layers = Layers(
         copies=tuple(places[id(lowered[i])] for i in runs),
-        order=tuple(map(runs.index, first)),
+        order=tuple(map({run: place for place, run in enumerate(runs)}.__getitem__, first)),
         labels=labels,
         width=None if width == stream.type.width else width,
         adapted=adapter is not None and bool(several),

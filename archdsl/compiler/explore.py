@@ -26,6 +26,12 @@ T = TypeVar("T")
 STEPS, SECONDS = 20_000, 0.5
 """In how many ways the arguments of one container may be combined, and how long that may take."""
 
+UNTIMED = 1000
+"""Steps that may always be taken: a slow machine never refuses a small file."""
+
+TERMS_A_STEP = 10
+"""How many terms are worked out in the time of one step."""
+
 VISITS_A_STEP = 50
 """How many visits of a container are as much work as one way to combine its arguments."""
 
@@ -53,6 +59,7 @@ class Budget:
 
     def __init__(self, steps: int, seconds: float) -> None:
         self.steps, self.end = steps, thread_time() + seconds
+        self.timed = steps - min(steps, UNTIMED)
 
     def spend(self, steps: int = 1) -> None:
         """Count one run.
@@ -61,7 +68,7 @@ class Budget:
             Exhausted: nothing is left.
         """
         self.steps -= steps
-        if self.steps < 0 or thread_time() > self.end:
+        if self.steps < 0 or (self.steps < self.timed and thread_time() > self.end):
             raise Exhausted
 
 
@@ -97,6 +104,7 @@ def explore(
             path = _Path(prefix, known)
             run = Run(path.choose)
             outcome = _outcome(action, run)
+            budget.spend(len(run.memo) // TERMS_A_STEP)
         except Exhausted as problem:
             problem.sites = {path: sites[path] for path in known if path in sites} | run.sites
             raise

@@ -1,6 +1,7 @@
 """Published architectures as texts, and how scores are compared with what they reached."""
 
 import json
+import os
 from itertools import combinations
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from archdsl.search.validation.agreement import Judge
 from archdsl.search.validation.nas_bench_nlp import language_model
 from archdsl.search.validation.probe import Probe
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(os.environ.get("ARCHDSL_DATA", "data"))
 
 RECIPE = {
     "h_new_1": {"op": "elementwise_prod", "input": ["gate", "h_new_0"]},
@@ -45,7 +46,7 @@ DECODER = {
 def published(name: str) -> Path:
     path = DATA / name
     if not path.exists():
-        pytest.skip(f"the published data are not here: {path}")
+        pytest.skip(f"the published data are not here: {path}; say where with ARCHDSL_DATA")
     return path
 
 
