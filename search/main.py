@@ -36,7 +36,7 @@ from archdsl.search.tasks.base import LearningTask
 from archdsl.search.worker import LOADER, Worker
 
 LOOKED_AT = 200
-SECONDS = 0.5
+SECONDS = 2.0
 """Architectures looked at, and for how long, to say how many the constraints reject."""
 
 

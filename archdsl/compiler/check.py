@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MOST_LAYERS = 100_000
 """How many layers an architecture may have."""
 
-STEPS, SECONDS = 8_000, 0.5
+STEPS, SECONDS = 6_000, 3.0
 """How much checking may ask, and for how long; the steps run out first, so that machines agree."""
 
 FEASIBILITY_SECONDS = 0.2
