@@ -99,7 +99,7 @@ class Arch:
         from archdsl.compiler.lower import lower
 
         try:
-            return lower(self.root, self.symbols)
+            return lower(self.root, self.symbols, self.space.regions)
         except Invalid as problem:
             span = self.root[0].span if self.root else None
             raise ArchError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -43,14 +43,17 @@ def compile_arch(
         stage: the pass to stop after (see ``compiler.passes``), for comparing fused with unfused.
     """
     chosen = DTYPES[dtype] if isinstance(dtype, str) else dtype
-    graph = run(arch.graph, stage if stage != "lower" else "recognise")
+    graph = run(arch.cost.graph, stage if stage != "lower" else "recognise")
     model = Model(arch, graph)
     draw_weights(model, seed)
     if stage != "kernels":
         for site in sites(model):
             site.backend = "plain"
     model.seed = seed
-    return model.to(device=device, dtype=chosen)
+    there = torch.device(device)
+    if any(weight.device != there or weight.dtype != chosen for weight in model.parameters()):
+        model.to(device=there, dtype=chosen)
+    return model
 
 
 def sites(model: nn.Module) -> Iterator[Site]:
@@ -64,19 +67,18 @@ def draw_weights(model: nn.Module, seed: int) -> None:
     So a parameter starts the same whatever stands around it, fused or not, on any device; but for
     those whose start depends on the depth they stand at.
     """
-    give_places(model)
-    for path, module in model.named_modules():
-        if isinstance(module, Site):
-            prefix = path.rpartition(".")[0] if module.op.transparent else path
-            module.draw(partial(_generator, seed, prefix))
+    named = {path: module for path, module in model.named_modules() if isinstance(module, Site)}
+    _give_places(named.values())
+    for path, module in named.items():
+        prefix = path.rpartition(".")[0] if module.op.transparent else path
+        module.draw(partial(_generator, seed, prefix))
 
 
-def give_places(model: nn.Module) -> None:
+def _give_places(modules: Iterable[Site]) -> None:
     """Tell every module how deep it stands among those of the same operation."""
     same: dict[Op, list[Site]] = {}
-    for module in model.modules():
-        if isinstance(module, Site):
-            same.setdefault(module.op, []).append(module)
+    for module in modules:
+        same.setdefault(module.op, []).append(module)
     for sites in same.values():
         for index, site in enumerate(sites):
             site.place = Place(index, len(sites))

@@ -102,10 +102,18 @@ class Cost:
     @property
     def causal(self) -> bool:
         """Whether no output sees a later input."""
-        return all(node.op.causal for _, node in self.graph.walk())
+        return _causal(self.graph)
 
     def _total(self, measure: Callable[[Node], int], count: Count) -> int:
         return _Sum(measure, count).region(self.graph)
+
+
+def _causal(region: Graph) -> bool:
+    def found() -> bool:
+        nodes = region.nodes()
+        return all(node.op.causal and all(map(_causal, node.regions)) for node in nodes)
+
+    return region.once(_causal, found)
 
 
 class _Sum:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -10,38 +12,38 @@ from torch import nn
 from archdsl.blocks.nn.dense import Embedding, Head, MergedLinear
 from archdsl.blocks.nn.routing import Router
 from archdsl.blocks.nn.structure import RegionModule, Step
-from archdsl.blocks.op import Op
 from archdsl.compiler.graph import INPUT, Graph, Node
 
 
 def fill(module: RegionModule, graph: Graph) -> None:
     """Give a region module the modules and the program of a graph."""
-    nodes = graph.nodes()
-    registers = _registers(nodes)
-    last = _last_readers(nodes, graph)
-    steps = []
-    for node in nodes:
-        path = tuple(_free(module, part) for part in node.name.split("."))
-        built = build(node)
-        _attach(module, path, built)
-        steps.append(
-            Step(
-                path=path,
-                name=node.name,
-                call=built.call,
-                inputs=tuple(registers[value.node, value.port] for value in node.inputs),
-                outputs=tuple(registers[node.name, port] for port in range(len(node.types))),
-                last=tuple(registers[key] for key in last.get(node.name, ())),
-                routed=node.types[0].routed,
-            )
+    cls = type(module)
+    module.program, module.result = graph.once(cls, lambda: _program(graph, cls))
+    for step, node in zip(module.program, graph.nodes(), strict=True):
+        _attach(module, step.path, build(node))
+
+
+def _program(graph: Graph, cls: type[nn.Module]) -> tuple[tuple[Step, ...], int]:
+    """How a region runs in a module of a class, one step a node, and where its output is then."""
+    registers, last = _registers(graph), _last_readers(graph)
+    steps = tuple(
+        Step(
+            path=tuple(_free(cls, part) for part in node.name.split(".")),
+            name=node.name,
+            call=module_class(node.op.module).call,
+            inputs=tuple(registers[value.node, value.port] for value in node.inputs),
+            outputs=tuple(registers[node.name, port] for port in range(len(node.types))),
+            last=tuple(registers[key] for key in last.get(node.name, ())),
+            routed=node.types[0].routed,
         )
-    module.program = tuple(steps)
-    module.result = registers[graph.output.node, graph.output.port]
+        for node in graph.nodes()
+    )
+    return steps, registers[graph.output.node, graph.output.port]
 
 
 def build(node: Node) -> Any:
     """The module of one node, with its regions."""
-    cls = module_class(node.op)
+    cls = module_class(node.op.module)
     if issubclass(cls, RegionModule):
         hosting = cls(node.op)  # type: ignore[call-arg]
         fill(hosting, node.regions[0])
@@ -51,25 +53,32 @@ def build(node: Node) -> Any:
     return cls(node.op, [_region(node.regions[i]) for i in node.op.weights(len(node.regions))])
 
 
-def module_class(op: Op) -> type[Any]:
+@cache
+def module_class(path: str) -> type[Any]:
     """The class an operation's import path names."""
-    module, _, name = op.module.partition(":")
+    module, _, name = path.partition(":")
     cls: type[Any] = getattr(import_module(module), name)
     return cls
 
 
-def tie_heads(root: nn.Module) -> None:
+def tie(modules: Sequence[nn.Module]) -> None:
+    """Let the modules of a model share what several of them have in common."""
+    _tie_heads(modules)
+    _tie_routers(modules)
+
+
+def _tie_heads(modules: Sequence[nn.Module]) -> None:
     """Tied heads read the table of the model's embedding."""
-    tables = [module for module in root.modules() if isinstance(module, Embedding)]
-    for module in root.modules():
+    tables = [module for module in modules if isinstance(module, Embedding)]
+    for module in modules:
         if isinstance(module, Head) and module.weight is None:
             module.tie(tables[0])
 
 
-def tie_routers(root: nn.Module) -> None:
+def _tie_routers(modules: Sequence[nn.Module]) -> None:
     """Recurrent routers of one rank use the GRU of the first."""
     first: dict[int, Router] = {}
-    for module in root.modules():
+    for module in modules:
         if isinstance(module, Router) and module.op.form == "recurrent":
             owner = first.setdefault(module.op.rank, module)
             if owner is not module:
@@ -82,9 +91,9 @@ def _region(graph: Graph) -> RegionModule:
     return module
 
 
-def _free(module: nn.Module, name: str) -> str:
+def _free(cls: type[nn.Module], name: str) -> str:
     """A name that no attribute of the module class has."""
-    return f"{name}_" if hasattr(type(module), name) else name
+    return f"{name}_" if hasattr(cls, name) else name
 
 
 def _attach(root: nn.Module, path: tuple[str, ...], module: nn.Module) -> None:
@@ -102,14 +111,15 @@ def _attach(root: nn.Module, path: tuple[str, ...], module: nn.Module) -> None:
 Key = tuple[str, int]
 
 
-def _registers(nodes: list[Node]) -> dict[Key, int]:
+def _registers(graph: Graph) -> dict[Key, int]:
     keys: list[Key] = [(INPUT, 0)]
-    keys += [(node.name, port) for node in nodes for port in range(len(node.types))]
+    keys += [(node.name, port) for node in graph.nodes() for port in range(len(node.types))]
     return {key: register for register, key in enumerate(keys)}
 
 
-def _last_readers(nodes: list[Node], graph: Graph) -> dict[str, list[Key]]:
+def _last_readers(graph: Graph) -> dict[str, list[Key]]:
     """For each node the values nobody reads behind it; the region's output is always kept."""
+    nodes = graph.nodes()
     reader: dict[Key, str] = {(INPUT, 0): nodes[0].name} if nodes else {}
     for node in nodes:
         reader |= {(node.name, port): node.name for port in range(len(node.types))}

@@ -26,7 +26,7 @@ GATES = ("none", "sigmoid", "silu")
 
 def merge_projections(graph: Graph) -> Graph:
     """Projections that read the same value become one; each keeps its weights and their names."""
-    return graph.rebuilt(_merge)
+    return graph.rebuilt(_merge, Linear)
 
 
 def _merge(old: Graph, node: Node, now: Now) -> Replacement | None:
@@ -74,7 +74,7 @@ def fuse(graph: Graph) -> Graph:
 
 def fuse_epilogues(graph: Graph) -> Graph:
     """``norm → gate`` and ``gate → norm`` become one operation, named after the norm."""
-    return graph.rebuilt(_fuse)
+    return graph.rebuilt(_fuse, Norm, Gate)
 
 
 def _fuse(old: Graph, node: Node, now: Now) -> Replacement | None:
@@ -115,7 +115,7 @@ def _pair(first: Node, second: Node, now: Now) -> Node:
 
 def fuse_prologues(graph: Graph) -> Graph:
     """``convolution → unit length`` becomes one operation, named after the convolution."""
-    return graph.rebuilt(_fuse_prologue)
+    return graph.rebuilt(_fuse_prologue, Convolution, HeadNormalise)
 
 
 def _fuse_prologue(old: Graph, node: Node, now: Now) -> Replacement | None:
@@ -143,7 +143,7 @@ def _unit_behind(graph: Graph, node: Node) -> HeadNormalise | None:
 
 def fuse_units(graph: Graph) -> Graph:
     """Two merged projections whose only reader is a gate become one operation with it."""
-    return graph.rebuilt(_fuse_unit)
+    return graph.rebuilt(_fuse_unit, MergedLinear, Gate)
 
 
 def _fuse_unit(old: Graph, node: Node, now: Now) -> Replacement | None:
@@ -181,7 +181,7 @@ def _gate_of(graph: Graph, node: Node) -> Node | None:
 
 def fuse_residuals(graph: Graph) -> Graph:
     """A residual addition moves into the next residual, next to the norm its branch begins with."""
-    return graph.rebuilt(_fuse_residual)
+    return graph.rebuilt(_fuse_residual, ResidualSum)
 
 
 def _fuse_residual(old: Graph, node: Node, now: Now) -> Replacement | None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from operator import is_
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from archdsl.blocks.base import Value
 from archdsl.blocks.op import Op, Type
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from networkx import MultiDiGraph
 
 INPUT = "input"
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,33 @@ class Graph:
     """One region. ``input`` is the stream it takes; :attr:`output` the value it gives.
 
     Nodes are kept in the order they were added, which puts each behind those it reads. The networkx
-    view is made when something asks who reads what: a cost needs only the order.
+    view is made when something asks who reads what: a cost needs only the order. A region is finished
+    when an operation takes it: graphs share regions, so what is known of one is kept with it.
     """
 
     def __init__(self, stream: Type) -> None:
         self.stream = stream
         self._nodes: dict[str, Node] = {}
         self._output: Value | None = None
-        self._network: MultiDiGraph | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what was found out about the region, which changes."""
+        self._found: WeakKeyDictionary[Callable[..., object], Any] = WeakKeyDictionary()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_found"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
+
+    def once(self, question: Callable[..., object], find: Callable[[], Found]) -> Found:
+        """What ``find`` answers to a question; asked once, while the region and who asks are there."""
+        if question not in self._found:
+            self._found[question] = find()
+        found: Found = self._found[question]
+        return found
 
     @property
     def input(self) -> Value:
@@ -74,6 +97,7 @@ class Graph:
     @output.setter
     def output(self, value: Value) -> None:
         self._output = value
+        self._forget()
 
     def add(self, node: Node) -> Node:
         """Put a node in; its inputs must be there."""
@@ -82,7 +106,7 @@ class Graph:
             known = value.node == INPUT or value.node in self._nodes
             assert known, f"{node.name} reads {value.node}, which is not there"
         self._nodes[node.name] = node
-        self._network = None
+        self._forget()
         return node
 
     def __contains__(self, name: str) -> bool:
@@ -100,22 +124,14 @@ class Graph:
         return list(self._nodes.values())
 
     @property
+    def classes(self) -> frozenset[type[Op]]:
+        """The classes of its operations, with those of the regions inside."""
+        return self.once(_classes, lambda: _classes(self))
+
+    @property
     def network(self) -> MultiDiGraph:
         """The region as a networkx graph: an edge an input, with the port it reads."""
-        if self._network is None:
-            self._network = self._connected()
-        return self._network
-
-    def _connected(self) -> MultiDiGraph:
-        from networkx import MultiDiGraph  # 0.1 s that checking a file does not need
-
-        network = MultiDiGraph()
-        network.add_node(INPUT)
-        for node in self.nodes():
-            network.add_node(node.name)
-            for index, value in enumerate(node.inputs):
-                network.add_edge(value.node, node.name, index=index, port=value.port)
-        return network
+        return self.once(_connected, lambda: _connected(self))
 
     def readers(self, value: Value) -> list[Node]:
         """The nodes that read a value; the region's own output is not among them."""
@@ -144,20 +160,22 @@ class Graph:
                 inner = f"{path}." if len(node.regions) == 1 else f"{path}[{index}]."
                 yield from region._walk(inner, seen)
 
-    def rebuilt(self, rewrite: Rewrite) -> Graph:
-        """A new graph in which ``rewrite`` has replaced nodes, in this region and all inside it.
+    def rebuilt(self, rewrite: Rewrite, *kinds: type[Op]) -> Graph:
+        """A graph in which ``rewrite`` has replaced nodes, in this region and all inside it.
 
-        ``rewrite(old, node, now)`` is asked for every node in order: ``old`` is the region as it was,
-        ``node`` reads from the region under construction, and ``now`` translates a value of the one to
-        the other. ``None`` keeps the node. A :class:`Replacement` takes its place.
+        ``rewrite(old, node, now)`` is asked for every node of the ``kinds`` (of any, if none is named) in
+        order: ``old`` is the region as it was, ``node`` reads from the region under construction, and
+        ``now`` translates a value of the one to the other. ``None`` keeps the node. A
+        :class:`Replacement` takes its place. A region in which nothing changes stays the object it is.
         """
-        return _Rebuild(rewrite).region(self)
+        return _Rebuild(rewrite, kinds or (Op,)).region(self)
 
     def verify(self) -> None:
-        """Raise where the graph is not valid: a compiler's bug, never a user's mistake."""
-        regions = {id(self): self} | {id(r): r for _, node in self.walk() for r in node.regions}
-        for region in regions.values():
-            region._verify()
+        """Raise where the graph is not valid: a compiler's bug, never a user's mistake.
+
+        A region that was found valid and has not changed is not read again.
+        """
+        self.once(_valid, lambda: _valid(self))
 
     def _verify(self) -> None:
         seen = {INPUT}
@@ -185,6 +203,32 @@ class Graph:
         return "\n".join(_Printer().lines(self))
 
 
+def _classes(region: Graph) -> frozenset[type[Op]]:
+    inner = (each.classes for node in region.nodes() for each in node.regions)
+    return frozenset(type(node.op) for node in region.nodes()).union(*inner)
+
+
+def _connected(region: Graph) -> MultiDiGraph:
+    from networkx import MultiDiGraph  # 0.1 s that checking a file does not need
+
+    network = MultiDiGraph()
+    network.add_node(INPUT)
+    for node in region.nodes():
+        network.add_node(node.name)
+        for index, value in enumerate(node.inputs):
+            network.add_edge(value.node, node.name, index=index, port=value.port)
+    return network
+
+
+def _valid(region: Graph) -> bool:
+    """Raise where a region, or one inside it, is not valid."""
+    for node in region.nodes():
+        for inner in node.regions:
+            inner.verify()
+    region._verify()
+    return True
+
+
 @dataclass(frozen=True)
 class Replacement:
     """What stands for a node in a rebuilt graph.
@@ -210,37 +254,41 @@ Rewrite = Callable[[Graph, Node, Now], Replacement | None]
 class _Rebuild:
     """Rebuilds regions once each, so that shared regions stay shared."""
 
-    def __init__(self, rewrite: Rewrite) -> None:
-        self.rewrite = rewrite
-        self.done: dict[int, Graph] = {}
+    def __init__(self, rewrite: Rewrite, kinds: tuple[type[Op], ...]) -> None:
+        self.rewrite, self.kinds = rewrite, kinds
 
     def region(self, old: Graph) -> Graph:
-        """The new region for an old one."""
-        if id(old) not in self.done:
-            self.done[id(old)] = self._region(old)
-        return self.done[id(old)]
+        """The region that stands for an old one."""
+        return old.once(self.rewrite, lambda: self._region(old))
 
     def _region(self, old: Graph) -> Graph:
-        new = Graph(old.stream)
+        if not any(issubclass(kind, self.kinds) for kind in old.classes):
+            return old
+        new, changed = Graph(old.stream), False
         moved: dict[tuple[str, int], Value] = {}
 
         def now(value: Value) -> Value:
-            return moved.get((value.node, value.port), value)
+            return moved.get((value.node, value.port), value) if moved else value
 
         for node in old.nodes():
-            replacement = self._replacement(old, node, now)
+            kept = self._kept(node, now)
+            replacement = self.rewrite(old, kept, now) if isinstance(node.op, self.kinds) else None
+            changed |= replacement is not None or kept is not node
+            if replacement is None:
+                new.add(kept)
+                continue
             for part in replacement.nodes:
                 new.add(part)
             for port, value in enumerate(replacement.values):
                 moved[node.name, port] = value
         new.output = now(old.output)
-        return new
+        return new if changed else old
 
-    def _replacement(self, old: Graph, node: Node, now: Now) -> Replacement:
-        inputs = tuple(map(now, node.inputs))
-        regions = tuple(self.region(region) for region in node.regions)
-        moved = replace(node, inputs=inputs, regions=regions)
-        return self.rewrite(old, moved, now) or Replacement.by(moved)
+    def _kept(self, node: Node, now: Now) -> Node:
+        """The node as it reads the new region and has the new regions; itself if that is no change."""
+        inputs, regions = tuple(map(now, node.inputs)), tuple(map(self.region, node.regions))
+        same = all(map(is_, inputs, node.inputs)) and all(map(is_, regions, node.regions))
+        return node if same else replace(node, inputs=inputs, regions=regions)
 
 
 class _Printer:

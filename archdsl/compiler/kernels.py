@@ -23,7 +23,7 @@ FORMS: dict[type[Op], str] = {
 
 def select_kernels(graph: Graph) -> Graph:
     """A note ``kernel …`` on every site that has a choice of forms."""
-    return graph.rebuilt(_note)
+    return graph.rebuilt(_note, *FORMS)
 
 
 def _note(old: Graph, node: Node, now: Now) -> Replacement | None:

@@ -13,18 +13,19 @@ from archdsl.compiler.graph import Graph, Node, Replacement
 from archdsl.compiler.route import routed
 
 
-def lower(root: Sequence[Element], symbols: int) -> Graph:
+def lower(root: Sequence[Element], symbols: int, regions: Regions | None = None) -> Graph:
     """The graph of a model that reads tokens of a vocabulary.
 
     Args:
         root: the model's layers in order.
         symbols: the task's vocabulary; 0 where there is no task.
+        regions: of architectures that share elements with this one.
     """
-    regions = _Regions()
-    return settle_first(regions.lower(tuple(root), Type("tokens", symbols), None))
+    regions = regions or Regions()
+    return settle_first(regions.sequence(tuple(root), Type("tokens", symbols), None))
 
 
-class _Regions:
+class Regions:
     """Lowers sequences of elements, and keeps them alive, since it knows them by identity."""
 
     def __init__(self) -> None:
@@ -36,12 +37,13 @@ class _Regions:
         """The graph of a sequence; the same object for the same elements and stream."""
         key = (id(elements), stream, policy)
         if key not in self.known:
-            self.known[key] = (self._lower(elements, stream, policy), elements)
+            self.known[key] = (self.sequence(elements, stream, policy), elements)
         return self.known[key][0]
 
-    def _lower(
+    def sequence(
         self, elements: tuple[Element, ...], stream: Type, policy: ResidualPolicy | None
     ) -> Graph:
+        """The graph of a sequence that is not to be known again."""
         graph = Graph(stream)
         build = GraphBuilder(graph, policy)
         value = graph.input
@@ -55,7 +57,7 @@ class _Regions:
 class _Children:
     """The visits of one container element, as its component sees them."""
 
-    def __init__(self, regions: _Regions, element: Element) -> None:
+    def __init__(self, regions: Regions, element: Element) -> None:
         self.regions, self.element = regions, element
 
     @property

@@ -23,7 +23,7 @@ from archdsl.blocks.nn.loop import Loop
 from archdsl.blocks.nn.memory import DecayMemory, DeltaMemory, ScanMemory
 from archdsl.blocks.nn.structure import RegionModule, Step
 from archdsl.compiler.cost import Cost
-from archdsl.compiler.emit import fill, tie_heads, tie_routers
+from archdsl.compiler.emit import fill, tie
 from archdsl.compiler.graph import Graph
 from archdsl.kernels.shell.loss import linear_cross_entropy
 
@@ -60,15 +60,15 @@ class Model(RegionModule):
         self.graph = graph
         self.number = self.seed = 0
         fill(self, graph)
-        tie_heads(self)
-        self.draws = bool(self.loops())
+        modules = list(self.modules())
+        tie(modules)
+        self.draws = any(isinstance(module, Loop) for module in modules)
         self.decodable = self.cost.causal
-        tie_routers(self)
 
     @property
     def cost(self) -> Cost:
         """What it costs; see :class:`archdsl.compiler.cost.Cost`."""
-        return Cost(self.arch.graph)
+        return self.arch.cost
 
     def loops(self) -> list[tuple[str, Loop]]:
         """Its loops by path; ``loop.times = 64`` sets how often one runs when not training."""

@@ -52,13 +52,18 @@ def name_of(point: Memory) -> str:
 
 
 def recognise(graph: Graph) -> Graph:
-    """Every ``Memory`` becomes the family that computes it; the note says what it is and why."""
-    return graph.rebuilt(_rewrite)
+    """Every ``Memory`` becomes the family that computes it; the note says what it is and why.
+
+    A graph that went through it comes back as it is.
+    """
+    return graph.rebuilt(_rewrite, Memory, CellRecurrence)
 
 
 def _rewrite(old: Graph, node: Node, now: Now) -> Replacement | None:
     if isinstance(node.op, CellRecurrence):
         plan, note = cell_plan(node.op)
+        if note in node.notes:
+            return None
         op = node.op.model_copy(update={"plan": plan})
         return Replacement.by(replace(node, op=op).noted(note))
     if not isinstance(node.op, Memory):

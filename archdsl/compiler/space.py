@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from functools import cached_property
 from time import thread_time
+from typing import TYPE_CHECKING, Any
 
 from archdsl.blocks.asking import SearchSection, Task
 from archdsl.compiler.arch import Arch, Assignment
@@ -20,6 +21,9 @@ from archdsl.compiler.terms import Choose, LayerTerm, Run, Site
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
 from archdsl.grammar import ast
 
+if TYPE_CHECKING:
+    from archdsl.compiler.lower import Regions
+
 DRAWS = 200
 """How many draws are rejected before a small space is searched through instead."""
 
@@ -31,6 +35,9 @@ MOST_LOOKS = 4_000
 
 MOST_OPERATIONS = 40_000
 """How many operations they may have together."""
+
+MOST_PARTS = 10_000
+"""How many layers and sequences of layers are remembered, in case another architecture has them too."""
 
 
 class Space:
@@ -45,6 +52,14 @@ class Space:
     def __init__(self, plan: Plan, sources: Sources, program: ast.Program) -> None:
         self.plan, self.sources, self.program = plan, sources, program
         self._layouts: dict[LayerTerm, Layouts] = {}
+        self._elements: dict[Any, Any] = {}
+
+    @cached_property
+    def regions(self) -> Regions:
+        """The graphs of parts that architectures have in common: each is lowered and rewritten once."""
+        from archdsl.compiler.lower import Regions
+
+        return Regions()
 
     # --- what the file says -----------------------------------------------------------------------
 
@@ -124,13 +139,20 @@ class Space:
         """
         self.require_model()
         assert self.plan.model is not None
-        run = Run(choose)
+        run = Run(choose, self._remembered())
         root = run.value(self.plan.model)
         tasks: dict[str, Task] = {name: run.value(term) for name, term in self.plan.tasks.items()}
         train = run.value(self.plan.train)
         requirements: tuple[Requirement, ...] = tuple(map(run.value, self.plan.requirements))
         choices = {path: run.sites[path].text(index) for path, index in run.decided.items()}
         return Arch(self, root, run.decided, choices, tasks, train, requirements)
+
+    def _remembered(self) -> dict[Any, Any]:
+        """The parts of earlier architectures, unless there are too many."""
+        if max(len(self._elements), len(self.regions.known)) > MOST_PARTS:
+            self._elements.clear()
+            self.regions.known.clear()
+        return self._elements
 
     def arch(self, assignment: Assignment) -> Arch:
         """The architecture of an assignment of every active choice.

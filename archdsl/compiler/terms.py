@@ -68,14 +68,14 @@ Choose = Callable[[Site], int]
 
 
 class Run:
-    """One walk through terms: asks for each choice once and keeps what it evaluated."""
+    """One walk through terms: asks for each choice once; equal ``elements``, of any walk, are one."""
 
-    def __init__(self, choose: Choose) -> None:
+    def __init__(self, choose: Choose, elements: dict[Any, Any] | None = None) -> None:
         self._choose = choose
         self.decided: dict[str, int] = {}
         self.sites: dict[str, Site] = {}
         self.memo: dict[tuple[Term, Copies], Any] = {}
-        self.elements: dict[Any, Any] = {}
+        self.elements = {} if elements is None else elements
 
     def decide(self, site: Site, copies: Copies) -> int:
         """The alternative taken at a site, in one copy."""
@@ -97,9 +97,8 @@ class Run:
 
     def shared(self, key: Any, make: Callable[[], Any]) -> Any:
         """One object for all that are equal."""
-        if key not in self.elements:
-            self.elements[key] = make()
-        return self.elements[key]
+        found = self.elements.get(key)
+        return self.elements.setdefault(key, make()) if found is None else found
 
 
 @dataclass(eq=False)

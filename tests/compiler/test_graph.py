@@ -12,7 +12,7 @@ from archdsl.blocks.base import Value
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.dense import Activate, Add, Linear
 from archdsl.blocks.ops.structure import Branches, Layers, ResidualSum
-from archdsl.compiler.graph import Graph, Node
+from archdsl.compiler.graph import Graph, Node, Now, Replacement
 
 WIDE = Type("features", 8)
 NARROW = Type("features", 4)
@@ -138,10 +138,50 @@ def test_rebuilding_with_nothing_to_say_changes_nothing() -> None:
     graph = arch(
         "embed(dim = 8, vocab = 5) stack(depth = 3) { residual { rms_norm gla(heads = 2) } } lm_head"
     ).graph
-    again = graph.rebuilt(lambda old, node, now: None)
-    again.verify()
-    assert again is not graph
-    assert again.text() == graph.text()
+    text = graph.text()
+    assert graph.rebuilt(lambda old, node, now: None) is graph
+    assert graph.text() == text
+    graph.verify()
+
+
+def test_what_a_rewrite_does_not_touch_stays_the_object_it_is() -> None:
+    region, other = small(), small()
+    both = Graph(WIDE)
+    op = Branches(mix="concat", branches=2, width=8)
+    both.add(Node("both", op, (both.input,), (WIDE,), (region, other)))
+
+    def note(old: Graph, node: Node, now: Now) -> Replacement | None:
+        return Replacement.by(node.noted("seen")) if old is other else None
+
+    again = both.rebuilt(note)
+    assert again is not both
+    first, second = again["both"].regions
+    assert first is region
+    assert second is not other
+    assert all(node.notes == ("seen",) for node in second.nodes())
+    assert not any(node.notes for _, node in both.walk())
+
+
+def test_a_rewrite_is_asked_only_for_the_operations_it_names() -> None:
+    asked = []
+
+    def record(old: Graph, node: Node, now: Now) -> Replacement | None:
+        asked.append(type(node.op))
+        return None
+
+    graph = arch(
+        "embed(dim = 8, vocab = 5) stack(depth = 3) { residual { rms_norm linear } } lm_head"
+    ).graph
+    graph.rebuilt(record, Linear)
+    assert asked == [Linear]
+
+
+def test_a_region_is_verified_again_when_it_changed() -> None:
+    graph = small()
+    graph.verify()
+    graph.output = replace(graph.output, type=Type("features", 3))
+    with pytest.raises(AssertionError, match="the output has another type"):
+        graph.verify()
 
 
 def test_shared_regions_stay_shared_when_rebuilt() -> None:
@@ -149,7 +189,7 @@ def test_shared_regions_stay_shared_when_rebuilt() -> None:
     both = Graph(WIDE)
     op = Branches(mix="concat", branches=2, width=8)
     both.add(Node("both", op, (both.input,), (WIDE,), (region, region)))
-    again = both.rebuilt(lambda old, node, now: None)
+    again = both.rebuilt(lambda old, node, now: Replacement.by(node.noted("seen")))
     first, second = again["both"].regions
     assert first is second
     assert first is not region
