@@ -32,7 +32,7 @@ MODELS = {
 }
 
 
-def agree(text: str, dtype: str = "float64") -> None:
+def assert_as_alone(text: str, dtype: str = "float64") -> None:
     """Logits and gradients of packed sequences against those of each alone."""
     model, x, bounds = built(text, dtype=dtype), tokens(1, BOUNDS[-1]), torch.tensor(BOUNDS)
     limit = LIMITS[dtype]
@@ -48,14 +48,14 @@ def agree(text: str, dtype: str = "float64") -> None:
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_every_layer_takes_packed_sequences(subject: Subject) -> None:
-    agree(subject.text())
+    assert_as_alone(subject.text())
 
 
 @pytest.mark.parametrize("path", STD, ids=lambda path: path.stem)
 def test_every_named_mixer_takes_packed_sequences(path: Path) -> None:
     sizes = {"mamba": "rank = 2, states = 3", "min_gru": "", "lstm": "", "gru": ""}
     heads = "heads = 2" if "heads" in path.read_text() else ""
-    agree(
+    assert_as_alone(
         f"embed(dim = 16, vocab = 11) {path.stem}({sizes.get(path.stem, heads)}) rms_norm lm_head"
     )
 
@@ -63,7 +63,7 @@ def test_every_named_mixer_takes_packed_sequences(path: Path) -> None:
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("name", MODELS)
 def test_positions_count_from_each_start(name: str, dtype: str) -> None:
-    agree(MODELS[name], dtype)
+    assert_as_alone(MODELS[name], dtype)
 
 
 def test_a_classifier_gives_one_answer_a_sequence() -> None:

@@ -22,7 +22,7 @@ def mixture(mixer: str, options: str = "", memories: int = 3, top: int = 2) -> s
     return f"mom(memories = {memories}, top = {top}{options}) {{ {mixer} }}"
 
 
-def compare(layer: str, expected: object, batch: int = 2, length: int = LENGTH) -> Probe:
+def assert_is(layer: str, expected: object, batch: int = 2, length: int = LENGTH) -> Probe:
     """Outputs and all gradients of a layer, and of a definition with the same weights."""
     assert callable(expected)
     found = probe(layer, random_inputs(batch, length, WIDTH), dtype="float64")
@@ -68,7 +68,7 @@ def test_a_mixture_is_a_loop_over_memories(mixer: str, shared: bool) -> None:
     def plain(w: published.Weights, x: Tensor) -> Tensor:
         return published.memories(w, x, published.MIXERS[mixer], 2, shared)
 
-    compare(mixture(mixer, f", shared = {str(shared).lower()}"), plain)
+    assert_is(mixture(mixer, f", shared = {str(shared).lower()}"), plain)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_each_option_is_its_definition(mixer: str, how: dict[str, object]) -> No
         return published.memories(w, x, published.MIXERS[mixer], 2, True, **how)
 
     options = "".join(f", {name} = {value}" for name, value in how.items())
-    compare(mixture(mixer, options), plain)
+    assert_is(mixture(mixer, options), plain)
 
 
 @pytest.mark.parametrize("mixer", ["gla(heads = 2, rank = 3, conv = 3)", "hgrn"])
@@ -97,7 +97,7 @@ def test_projections_may_be_shared(mixer: str) -> None:
     def plain(w: published.Weights, x: Tensor) -> Tensor:
         return published.memories(w, x, published.MIXERS[mixer], 2, True)
 
-    found = compare(mixture(mixer, ", projections = shared"), plain)
+    found = assert_is(mixture(mixer, ", projections = shared"), plain)
     assert all(w.dim() < 3 for w in found.weights().values())
 
 
@@ -232,7 +232,9 @@ def test_a_mixture_of_experts_is_a_loop_over_experts(shared: int) -> None:
     def plain(w: published.Weights, x: Tensor) -> Tensor:
         return published.experts(w, x, 2, shared)
 
-    found = compare(f"moe(experts = 5, top = 2, shared = {shared}) {{ swiglu(expand = 2) }}", plain)
+    found = assert_is(
+        f"moe(experts = 5, top = 2, shared = {shared}) {{ swiglu(expand = 2) }}", plain
+    )
     whole = found.model(found.tokens).detach()
     assert_close(decoded(found.model, found.tokens, [1] * LENGTH), whole, EXACT)
 

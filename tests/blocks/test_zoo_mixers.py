@@ -90,7 +90,7 @@ def fresh(layer: str, depth: int = 1, width: int = 64) -> list[dict[str, Tensor]
     return found
 
 
-def within(x: Tensor, low: float, high: float) -> None:
+def assert_within(x: Tensor, low: float, high: float) -> None:
     """Inside the bounds, and reaching over most of what is between."""
     assert low - 1e-5 <= float(x.min()), float(x.min())
     assert float(x.max()) <= high + 1e-5, float(x.max())
@@ -99,14 +99,14 @@ def within(x: Tensor, low: float, high: float) -> None:
 
 def test_rg_lru_forgets_between_a_tenth_and_a_thousandth() -> None:
     [w] = fresh("rg_lru(heads = 4)")
-    within(torch.sigmoid(-w["layers.0.cell.rate"]) ** 8, 0.9, 0.999)
+    assert_within(torch.sigmoid(-w["layers.0.cell.rate"]) ** 8, 0.9, 0.999)
 
 
 def test_lru_starts_on_its_ring_with_inputs_normalised() -> None:
     [w] = fresh("lru(r_min = 0.5, r_max = 0.9, phase = 0.3)")
     size = torch.exp(-torch.exp(w["nu"]))
-    within(size**2, 0.25, 0.81)
-    within(torch.exp(w["theta"]), 0, 0.3)
+    assert_within(size**2, 0.25, 0.81)
+    assert_within(torch.exp(w["theta"]), 0, 0.3)
     assert_close(torch.exp(w["gamma"]), torch.sqrt(1 - size**2), 1e-5)
 
 
@@ -118,8 +118,10 @@ def test_state_spaces_start_with_published_spectra() -> None:
     rates = torch.exp(mamba["layers.0.cell.rate"])
     assert_close(rates, torch.arange(1.0, 17).expand(64, 16), 1e-4)
     for step in (torch.exp(s4d["step"]), torch.exp(s5["step"])):
-        within(step.log(), math.log(1e-3), math.log(1e-1))
-    within(torch.log1p(mamba["layers.0.cell.start"].exp()).log(), math.log(1e-3), math.log(1e-1))
+        assert_within(step.log(), math.log(1e-3), math.log(1e-1))
+    assert_within(
+        torch.log1p(mamba["layers.0.cell.start"].exp()).log(), math.log(1e-3), math.log(1e-1)
+    )
 
 
 def test_s5_turns_at_the_frequencies_of_hippo() -> None:
@@ -144,7 +146,7 @@ def test_bounds_of_hgrn_rise_with_depth() -> None:
 def test_delta_rules_forget_at_rates_up_to_sixteen() -> None:
     for layer in ("gated_deltanet(heads = 32)", "deltaproduct(heads = 32)", "comba(heads = 32)"):
         [w] = fresh(layer, width=256)
-        within(torch.exp(w["decay_gate.A_log"]), 0, 16)
+        assert_within(torch.exp(w["decay_gate.A_log"]), 0, 16)
 
 
 def test_mlstm_starts_with_its_input_closed_and_its_memory_kept() -> None:
@@ -172,4 +174,4 @@ def test_rwkv7_never_forgets_more_than_half() -> None:
     model = built("embed(dim = 8, vocab = 5) rwkv7(heads = 2) lm_head")
     gate = model.get_submodule("rwkv7.decay_gate")
     log_decay = gate(1e3 * torch.randn(2, 9, 8)).detach()
-    within(log_decay, -math.exp(-0.5), 0)
+    assert_within(log_decay, -math.exp(-0.5), 0)

@@ -40,7 +40,7 @@ def logits(w: Weights, tokens: Tensor, layers: dict[str, Layer]) -> Tensor:
     return width_norm(x, w["rms_norm.weight"]) @ w["embed.weight"].T
 
 
-def compare(name: str, layers: Callable[[Weights], dict[str, Layer]]) -> None:
+def assert_is(name: str, layers: Callable[[Weights], dict[str, Layer]]) -> None:
     model = archdsl.load(ZOO / f"{name}.arch").sample(0).compile(dtype="float64")
     tokens = torch.randint(256, (2, LENGTH), generator=torch.Generator().manual_seed(3))
     w = model.state_dict()
@@ -51,7 +51,7 @@ def compare(name: str, layers: Callable[[Weights], dict[str, Layer]]) -> None:
 def test_mixture_of_memories_over_gla() -> None:
     plain = published.MIXERS["gla(heads = 2, rank = 3)"]
     mixture: Layer = lambda w, x: published.memories(w, x, plain, 2, True)  # noqa: E731
-    compare("mom_gla", lambda w: {"mom": mixture, "swiglu": swiglu})
+    assert_is("mom_gla", lambda w: {"mom": mixture, "swiglu": swiglu})
 
 
 def test_mixture_of_memories_over_gated_deltanet() -> None:
@@ -59,7 +59,7 @@ def test_mixture_of_memories_over_gated_deltanet() -> None:
     mixture: Layer = lambda w, x: published.memories(  # noqa: E731
         w, x, plain, 2, True, neighbours="routed"
     )
-    compare("mom_gated_deltanet", lambda w: {"mom": mixture, "swiglu": swiglu})
+    assert_is("mom_gated_deltanet", lambda w: {"mom": mixture, "swiglu": swiglu})
 
 
 def test_experts_with_a_recurrent_router() -> None:
@@ -78,4 +78,4 @@ def test_experts_with_a_recurrent_router() -> None:
 
         return {"attention": attend, "moe": mixture}
 
-    compare("rmoe", layers)
+    assert_is("rmoe", layers)

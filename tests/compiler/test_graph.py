@@ -89,7 +89,9 @@ BROKEN: dict[str, tuple[Callable[[], Graph], str]] = {
 
 
 def test_a_right_graph_verifies() -> None:
-    small().verify()
+    graph = small()
+    graph.verify()
+    assert [node.types for node in graph.nodes()] == [(NARROW,), (NARROW,)]
 
 
 @pytest.mark.parametrize("case", BROKEN)

@@ -66,4 +66,7 @@ def test_the_width_behind_a_layer_is_what_the_next_one_takes(layers: str) -> Non
 
 def test_every_graph_is_valid_before_any_pass() -> None:
     body = "embed(dim = 8, vocab = 5) parallel { gla(heads = 2) kda(heads = 2) hgrn lstm } lm_head"
-    arch(body).graph.verify()
+    graph = arch(body).graph
+    graph.verify()
+    [parallel] = [node for node in graph.nodes() if node.regions]
+    assert [region.output.type.width for region in parallel.regions] == [8, 8, 8, 8]

@@ -254,13 +254,15 @@ def _check_diagnostics(diagnostics: tuple[Diagnostic, ...]) -> None:
     assert not any(char in shown for char in "\0\r\u202e")
 
 
-def try_bytes(data: bytes, path: Path) -> None:
-    """Read bytes from a file; they decode or are refused at a place."""
+def try_bytes(data: bytes, path: Path) -> bool:
+    """Read bytes from a file; they decode or are refused at a place. Whether they decode."""
     path.write_bytes(data)
     try:
         read_source(path)
     except ArchError as error:
         _check_diagnostics(error.diagnostics)
+        return False
+    return True
 
 
 def run(count: int, seed: int) -> Tally:

@@ -20,19 +20,22 @@ def test_no_text_ends_in_anything_but_a_tree_or_diagnostics(seed: int) -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_any_text(text: str) -> None:
-    fuzz_syntax.try_text(text)
+    assert all(found.span for found in fuzz_syntax.try_text(text))
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_any_text_as_a_value(text: str) -> None:
-    fuzz_syntax.try_text(f"let x = {text}")
+    assert all(found.span for found in fuzz_syntax.try_text(f"let x = {text}"))
 
 
 def test_any_bytes_decode_or_are_refused_at_a_place(tmp_path: Path) -> None:
     chance = random.Random(0)
-    for _ in range(300):
-        fuzz_syntax.try_bytes(chance.randbytes(chance.choice([1, 5, 100])), tmp_path / "any.arch")
+    sizes = [chance.choice([1, 5, 100]) for _ in range(300)]
+    decoded = [
+        fuzz_syntax.try_bytes(chance.randbytes(size), tmp_path / "any.arch") for size in sizes
+    ]
+    assert {size for size, whole in zip(sizes, decoded, strict=True) if whole} == {1}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,14 @@ GRAMMAR = (FOLDER / "arch.lark").read_text(encoding="utf-8")
 
 
 def test_strict_mode_finds_no_conflict() -> None:
-    lark.Lark(GRAMMAR, strict=True, **parse.OPTIONS)
+    strict = lark.Lark(GRAMMAR, strict=True, **parse.OPTIONS)
+    assert strict.parse("model { gla }")
+
+
+def test_strict_mode_finds_the_conflict_of_an_ambiguous_grammar() -> None:
+    ambiguous = GRAMMAR + '\n%extend use: "use" STRING ["as" NAME]\n%extend let: use\n'
+    with pytest.raises(lark.exceptions.GrammarError):
+        lark.Lark(ambiguous, strict=True, **parse.OPTIONS)
 
 
 def test_table_is_made_from_the_grammar() -> None:

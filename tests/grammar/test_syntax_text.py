@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.grammar.ast import Use
 from archdsl.grammar.parse import parse, parse_file, read_source
 
 
@@ -112,7 +113,10 @@ def test_every_unprintable_character_is_named_up_to_ten() -> None:
 
 
 def test_harmless_characters_are_welcome_in_comments_and_texts() -> None:
-    parse('use "größe/注意 ✨👩‍🔬.arch" as a  # naïve\t✓ 👩‍🔬')
+    program = parse('use "größe/注意 ✨👩‍🔬.arch" as a  # naïve\t✓ 👩‍🔬')
+    [use] = program.items
+    assert isinstance(use, Use)
+    assert (use.path, use.alias) == ("größe/注意 ✨👩‍🔬.arch", "a")
 
 
 @pytest.mark.parametrize(
