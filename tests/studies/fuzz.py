@@ -34,6 +34,7 @@ from studies.mutations import TOKEN, text
 import archdsl
 from archdsl.console import render, render_concise, to_json
 from archdsl.diagnostics import ArchError, Diagnostic, Severity
+from archdsl.search.helpers import follow_parent
 
 SLOWEST = 1.0
 """Seconds that checking one input may take."""
@@ -260,7 +261,8 @@ CHUNK = 500
 
 
 def worker(seed: int, tasks: Any, results: Any, place: Any) -> None:
-    """Take chunks of inputs until there are none."""
+    """Take chunks of inputs until there are none, or the study is no more."""
+    follow_parent()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     with tempfile.TemporaryDirectory() as folder:

@@ -166,8 +166,8 @@ def folder_with(spec: str, under: Path, name: str) -> Path:
     return folder
 
 
-def study(trials: int, kills: int, seed: int, spec: str = SPEC) -> None:
-    """The whole study; raises AssertionError where a promise is broken."""
+def study(trials: int, kills: int, seed: int, spec: str = SPEC) -> Facts:
+    """The whole study: what an undisturbed run finds, and AssertionError where another does not."""
     with tempfile.TemporaryDirectory() as name:
         under = Path(name)
         calm = folder_with(spec, under, "calm")
@@ -190,6 +190,7 @@ def study(trials: int, kills: int, seed: int, spec: str = SPEC) -> None:
         )
         finish(halves, trials)
         compare(facts(halves), expected, f"{trials // 2} + {trials - trials // 2} trials")
+        return expected
 
 
 def compare(found: Facts, expected: Facts, what: str, keys_only: bool = False) -> None:

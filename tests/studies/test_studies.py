@@ -88,4 +88,4 @@ def test_curves(name, tmp_path):
 
 @pytest.mark.timeout(900)
 def test_kill():
-    kill.study(trials=4, kills=1, seed=0)
+    assert sorted(kill.study(trials=4, kills=1, seed=0)) == [0, 1, 2, 3]
