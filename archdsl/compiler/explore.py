@@ -113,11 +113,13 @@ def explore(
 
 
 def _outcome(action: Callable[[Run], T], run: Run) -> Outcome[T]:
-    """What comes of one run."""
+    """What comes of one run. Nothing else of the run is kept, nor left for the collector of cycles."""
     try:
         return Outcome(run.decided, run.sites, action(run))
     except ArchError as problem:
-        return Outcome(run.decided, run.sites, None, problem)
+        return Outcome(run.decided, run.sites, None, problem.with_traceback(None))
+    finally:
+        run.elements.clear()
 
 
 class _Path:
@@ -194,11 +196,12 @@ def _whole(value: Any) -> Any:
 
 
 @cache
-def _defaults(model: type[BaseModel]) -> Mapping[str, Any]:
+def _defaults(model: type[BaseModel], given: tuple[str, ...]) -> Mapping[str, Any]:
+    """The arguments that are not given."""
     return {
         name: info.get_default(call_default_factory=True)
         for name, info in model.model_fields.items()
-        if not info.is_required()
+        if not info.is_required() and name not in given
     }
 
 
@@ -208,7 +211,7 @@ def lazy(make: Make, run: Run) -> Any:
     if key not in run.elements:
         cls = _lazy_class(make.model)
         found = cls.__new__(cls)
-        defaults = {n: v for n, v in _defaults(make.model).items() if n not in make.arguments}
+        defaults = _defaults(make.model, tuple(make.arguments))
         object.__setattr__(found, "__dict__", {**defaults, "<make>": (make, run)})
         object.__setattr__(found, "__pydantic_fields_set__", set(make.arguments))
         object.__setattr__(found, "__pydantic_extra__", None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +108,8 @@ def reading(
     """The space, where there is one, and everything there is to say about the text."""
     report = Report()
     try:
-        return _read(source, folder, bindings or {}, texts, report), report
+        with _uncollected():
+            return _read(source, folder, bindings or {}, texts, report), report
     except ArchError as error:
         for diagnostic in error.diagnostics:
             report.add(diagnostic)
@@ -115,6 +118,18 @@ def reading(
             Diagnostic("nested-too-deeply", "this file is nested too deeply", Span(source, 0, 0))
         )
     return None, report
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no unreachable cycles meanwhile: nearly all that reading makes is kept, and it is bounded."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _read(
