@@ -310,6 +310,8 @@ class Crew:
             if tally is None:
                 working -= 1
                 continue
+            for failure in tally.failures:
+                say(f"\r#{failure.index}: {failure.what}\n")
             self.total.merge(tally)
             self.left -= tally.chunk
             self.done = sum(self.total.inputs.values())
