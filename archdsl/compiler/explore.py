@@ -29,7 +29,7 @@ STEPS, SECONDS = 20_000, 0.5
 UNTIMED = 1000
 """Steps that may always be taken: a slow machine never refuses a small file."""
 
-TERMS_A_STEP = 20
+TERMS_A_STEP = 12
 """How many terms are worked out in the time of one step."""
 
 VISITS_A_STEP = 50
