@@ -35,6 +35,7 @@ COMMANDS = {
     "search": "search",
     "compare": "compare",
     "validate": "validate",
+    "verify": "verify",
     "bench": "bench",
 }
 """The module of each command, in the order in which ``--help`` lists them."""

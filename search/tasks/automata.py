@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from archdsl.search.tasks.anchors import MEMORYLESS, Anchor, Published
 from archdsl.search.tasks.base import HELD_OUT, IGNORED, random_stream
 from archdsl.search.tasks.drawn import Drawn, misfit
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from archdsl.search.tasks.base import Judge, Mask, Tokens
+
+
+SMALL = "vocab = 8, length = 64, states = 4, edges = 3, string = 16"
+"""Sizes that a small model learns in a minute."""
 
 
 class Automata(Drawn):
@@ -37,6 +42,12 @@ class Automata(Drawn):
     """
 
     name: ClassVar[str] = "automata"
+    published: ClassVar[Published] = Published(
+        vocabulary=19, positions=256, scored=None, anchors=(
+            Anchor("gated_deltanet(heads = 1)", 0.85, sizes=SMALL),
+            Anchor(MEMORYLESS, 0.45, solves=False, steps=100, sizes=SMALL),
+        ),
+    )  # fmt: skip
 
     vocab: Annotated[int, Field(ge=3, le=1000)] = 19
     length: Annotated[int, Field(ge=4, le=1_000_000)] = 256

@@ -6,7 +6,7 @@ A task is torch-free: it makes numpy arrays and asks a :class:`Judge` what the m
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from archdsl.blocks.asking import Task
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from archdsl.search.tasks.anchors import Published
 
     Tokens: TypeAlias = NDArray[np.int64]
     Numbers: TypeAlias = NDArray[np.float64]
@@ -41,7 +43,12 @@ class Judge(Protocol):
 
 
 class LearningTask(Task):
-    """A task that can be trained on. Every method is a pure function of its arguments."""
+    """A task that can be trained on. Every method is a pure function of its arguments.
+
+    ``published`` says what is known about it, for ``archdsl verify tasks``.
+    """
+
+    published: ClassVar[Published | None] = None
 
     def bind(self, data: Path | None, folder: Path) -> Self:
         """The task with the user's data in place.
@@ -51,6 +58,13 @@ class LearningTask(Task):
             folder: where relative paths of the spec start.
         """
         return self
+
+    def example(self, folder: Path) -> Path | None:
+        """A file to learn from that what is published is about, written into ``folder``.
+
+        ``None`` where the task makes its own data.
+        """
+        return None
 
     def prepare(self) -> None:
         """Raise :class:`archdsl.diagnostics.ArchError` where the data cannot be used."""
@@ -71,6 +85,10 @@ class LearningTask(Task):
     def batch(self, count: int, seed: int, step: int) -> tuple[Tokens, Tokens]:
         """Tokens and targets [count, positions] of one training step."""
         raise AssertionError(f"{type(self).__name__} does not say how it is learned")
+
+    def held_out(self, count: int, seed: int) -> tuple[Tokens, Tokens]:
+        """At most ``count`` sequences and targets [count, positions] to be judged on, never learned from."""
+        raise AssertionError(f"{type(self).__name__} does not say what it is judged on")
 
     def evaluate(self, judge: Judge, count: int, seed: int) -> dict[str, float]:
         """One value for each name in ``measures``, over at most ``count`` held-out sequences."""

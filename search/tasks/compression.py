@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from archdsl.search.tasks.anchors import MEMORYLESS, Anchor, Published
 from archdsl.search.tasks.drawn import Mad
 
 if TYPE_CHECKING:
@@ -28,6 +29,16 @@ class Compression(Mad):
     """
 
     name: ClassVar[str] = "compression"
+    published: ClassVar[Published] = Published(
+        vocabulary=16,
+        positions=32,
+        scored=1.0,  # the sign with the tokens: MAD's targets are its inputs
+        anchors=(
+            Anchor("gru", 0.98, steps=600, sizes="length = 4"),
+            # the sign, and one of 15 tokens at each of three other places: 0.3
+            Anchor(MEMORYLESS, 0.35, solves=False, steps=200, sizes="length = 4"),
+        ),
+    )
 
     vocab: Annotated[int, Field(ge=3, le=1_000_000)] = 16
     length: Annotated[int, Field(ge=2, le=1_000_000)] = 32

@@ -62,9 +62,13 @@ class Drawn(LearningTask):
             count = min(count, self.examples)
         return self.draw(random_stream(TRAINING, seed, step), count, judged=False)
 
+    def held_out(self, count: int, seed: int) -> tuple[Tokens, Tokens]:
+        """``count`` fresh sequences, the same for every architecture, and what is judged."""
+        return self.draw(random_stream(HELD_OUT, seed), count, judged=True)
+
     def evaluate(self, judge: Judge, count: int, seed: int) -> dict[str, float]:
-        """The measures over ``count`` fresh sequences, the same for every architecture."""
-        tokens, targets = self.draw(random_stream(HELD_OUT, seed), count, judged=True)
+        """The measures over held-out sequences."""
+        tokens, targets = self.held_out(count, seed)
         predictions = judge.predictions(tokens)
         return {name: MEASURES[name](predictions, targets) for name in self.measures}
 

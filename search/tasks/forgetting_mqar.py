@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from archdsl.search.tasks.anchors import Anchor, Published
 from archdsl.search.tasks.drawn import distinct, misfit
 from archdsl.search.tasks.mqar import MQAR
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from archdsl.search.tasks.base import Tokens
+
+
+SMALL = "vocab = 64, length = 32, pairs = 4, updates = 4"
+"""Sizes that a small model learns in a minute, with every key updated."""
 
 
 class ForgettingMQAR(MQAR):
@@ -33,6 +38,16 @@ class ForgettingMQAR(MQAR):
     """
 
     name: ClassVar[str] = "forgetting_mqar"
+    published: ClassVar[Published] = Published(
+        vocabulary=8192,
+        positions=64,
+        scored=8 / 64,
+        anchors=(
+            Anchor("deltanet(heads = 1)", 0.95, steps=400, sizes=SMALL),
+            # what is only added to shows an old value as strongly as the new one
+            Anchor("linear_attention(heads = 1, conv = 4)", 0.5, solves=False, steps=150, sizes=SMALL),
+        ),
+    )  # fmt: skip
 
     updates: Annotated[int, Field(ge=0, le=250_000)] = 4
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from archdsl.search.tasks.anchors import MEMORYLESS, Anchor, Published
 from archdsl.search.tasks.base import IGNORED
 from archdsl.search.tasks.drawn import Mad, distinct, misfit
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 BLOCK = 32
 """Pairs drawn at a time."""
+
+
+SMALL = "vocab = 9, length = 32, key_motif = 2, value_motif = 1"
+"""Sizes that a small model learns in a minute."""
 
 
 class FuzzyInContextRecall(Mad):
@@ -40,6 +45,12 @@ class FuzzyInContextRecall(Mad):
     """
 
     name: ClassVar[str] = "fuzzy_in_context_recall"
+    published: ClassVar[Published] = Published(
+        vocabulary=16, positions=128, scored=None, anchors=(
+            Anchor("deltanet(heads = 1)", 0.8, steps=400, sizes=SMALL),
+            Anchor(MEMORYLESS, 0.4, solves=False, steps=50, sizes=SMALL),  # one of 4 values
+        ),
+    )  # fmt: skip
 
     vocab: Annotated[int, Field(ge=3, le=100_000)] = 16
     length: Annotated[int, Field(ge=4, le=1_000_000)] = 128

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from archdsl.blocks.base import Real
+from archdsl.search.tasks.anchors import MEMORYLESS, Anchor, Published
 from archdsl.search.tasks.base import IGNORED
 from archdsl.search.tasks.drawn import Mad, misfit
 
@@ -35,6 +36,16 @@ class InContextRecall(Mad):
     """
 
     name: ClassVar[str] = "in_context_recall"
+    published: ClassVar[Published] = Published(
+        vocabulary=16,
+        positions=127,
+        # of 64 pairs the last is judged, and each before it whose key, one of 8, was drawn before
+        scored=(1 + sum(1 - (7 / 8) ** pairs for pairs in range(63))) / 127,
+        anchors=(
+            Anchor("deltanet(heads = 1)", 0.99),  # Yang et al., 2024, table 1
+            Anchor(MEMORYLESS, 0.2, solves=False, steps=50),  # one of 8 values
+        ),
+    )
 
     vocab: Annotated[int, Field(ge=4, le=100_000)] = 16
     length: Annotated[int, Field(ge=4, le=1_000_000)] = 128
@@ -90,18 +101,36 @@ class InContextRecall(Mad):
         return noisy
 
 
+def _scored_with_noise(pairs: int, keys: int, noise: float) -> float:
+    """How many pairs are judged on average, where a chosen one before the last is never noise.
+
+    A clean pair is judged if its key stood in a clean pair before it; the last one always is.
+    """
+    clean, again = 1 - noise, 1 - (1 - noise) / keys
+    judged = 1.0
+    for chosen in range(pairs - 1):
+        for place in range(pairs - 1):
+            others = again**place if place <= chosen else again ** (place - 1) * (1 - 1 / keys)
+            judged += (1.0 if place == chosen else clean) * (1 - others) / (pairs - 1)
+    return judged
+
+
 class NoisyInContextRecall(InContextRecall):
     """In-context recall with a fifth of the pairs replaced by noise, as MAD sets it.
 
-    Args:
-        vocab: number of symbols, those of the noise with them.
-        length: tokens drawn; the model sees all but the last.
-        examples: sequences to train on (12,800 in MAD); ``none`` draws fresh ones for ever.
-        noise: share of pairs that are replaced.
-        noise_vocab: symbols of the noise.
+    Its arguments are those of ``in_context_recall``.
     """
 
     name: ClassVar[str] = "noisy_in_context_recall"
+    published: ClassVar[Published] = Published(
+        vocabulary=32,
+        positions=127,
+        scored=_scored_with_noise(pairs=64, keys=8, noise=0.2) / 127,
+        anchors=(
+            Anchor("deltanet(heads = 1)", 0.99),  # Yang et al., 2024, table 1
+            Anchor(MEMORYLESS, 0.2, solves=False, steps=50),  # one of 8 values
+        ),
+    )
 
     vocab: Annotated[int, Field(ge=4, le=100_000)] = 32
     noise: Annotated[Real, Field(ge=0, lt=1)] = Fraction(1, 5)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from archdsl.blocks.base import Real
+from archdsl.search.tasks.anchors import Anchor, Published
 from archdsl.search.tasks.base import IGNORED
 from archdsl.search.tasks.drawn import Drawn, distinct, misfit
 
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
     import numpy as np
 
     from archdsl.search.tasks.base import Numbers, Tokens
+
+
+SMALL = "vocab = 128, length = 64, pairs = 8"
+"""Sizes that a small model learns in a minute."""
+
+RATES = {16: Fraction(1, 100), 32: Fraction(5, 1000), 64: Fraction(3, 1000)}
+"""Learning rates of attention by its width."""
+
+
+def _attention(width: int, rate: Fraction) -> Anchor:
+    return Anchor(
+        "attention(heads = 1)", 0.98, steps=600, sizes=SMALL, width=width, channel=False,
+        position="learned", learning_rate=rate,
+    )  # fmt: skip
 
 
 class MQAR(Drawn):
@@ -41,6 +56,18 @@ class MQAR(Drawn):
     """
 
     name: ClassVar[str] = "mqar"
+    published: ClassVar[Published] = Published(
+        vocabulary=8192,
+        positions=64,
+        scored=8 / 64,
+        anchors=(  # Arora et al., 2023, figure 2: attention at every width, small states at none
+            *(_attention(width, rate) for width, rate in RATES.items()),
+            Anchor(
+                "linear_attention(heads = 4, conv = 4)", 0.5, solves=False, steps=300, sizes=SMALL,
+                width=16, channel=False, learning_rate=RATES[16],
+            ),
+        ),
+    )  # fmt: skip
 
     vocab: Annotated[int, Field(ge=4, le=1_000_000)] = 8192
     length: Annotated[int, Field(ge=4, le=1_000_000)] = 64

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from archdsl.search.tasks.anchors import MEMORYLESS, Anchor, Published
 from archdsl.search.tasks.base import IGNORED
 from archdsl.search.tasks.drawn import Mad, misfit
 
@@ -13,6 +15,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from archdsl.search.tasks.base import Tokens
+
+
+SMALL = "length = 32, tokens = 4"
+"""Sizes that a small model learns in a minute."""
+
+RATE = Fraction(2, 1000)
 
 
 class SelectiveCopying(Mad):
@@ -31,6 +39,15 @@ class SelectiveCopying(Mad):
     """
 
     name: ClassVar[str] = "selective_copying"
+    published: ClassVar[Published] = Published(
+        vocabulary=16,
+        positions=256,
+        scored=16 / 256,
+        anchors=(
+            Anchor("deltanet(heads = 1)", 0.98, steps=400, sizes=SMALL, learning_rate=RATE),
+            Anchor(MEMORYLESS, 0.12, solves=False, steps=100, sizes=SMALL),  # one of 14 tokens
+        ),
+    )
 
     vocab: Annotated[int, Field(ge=3, le=1_000_000)] = 16
     length: Annotated[int, Field(ge=4, le=1_000_000)] = 256

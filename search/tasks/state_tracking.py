@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from archdsl.blocks.asking import Direction
+from archdsl.search.tasks.anchors import Anchor, Published
 from archdsl.search.tasks.base import HELD_OUT, TRAINING, LearningTask, random_stream
 from archdsl.search.tasks.drawn import accuracy, misfit
 
@@ -38,6 +39,19 @@ class StateTracking(LearningTask):
     """
 
     name: ClassVar[str] = "state_tracking"
+    published: ClassVar[Published] = Published(
+        vocabulary=2,
+        positions=32,
+        scored=1.0,
+        anchors=(
+            Anchor("gru", 0.99, steps=400, sizes="group = parity, test = 256", width=32),
+            # eigenvalues that are not negative: Grazzi et al., 2024, arXiv 2411.12537, theorem 1
+            Anchor(
+                "deltanet(heads = 1)", 0.6, solves=False, steps=100, width=32,
+                sizes="group = parity, test = 256",
+            ),
+        ),
+    )  # fmt: skip
     measures: ClassVar[dict[str, Direction]] = {"accuracy": "maximize"}
 
     group: Literal["parity", "sum", "permutation"] = "parity"
@@ -67,9 +81,13 @@ class StateTracking(LearningTask):
         """Elements and running products [count, length] of one training step."""
         return self._draw(TRAINING, seed, step, count=count, length=self.length)
 
+    def held_out(self, count: int, seed: int) -> tuple[Tokens, Tokens]:
+        """Elements and running products of sequences that are the same for every model."""
+        return self._draw(HELD_OUT, seed, count=count, length=self.test or self.length)
+
     def evaluate(self, judge: Judge, count: int, seed: int) -> dict[str, float]:
-        """The share of products that are right, over sequences that are the same for every model."""
-        tokens, targets = self._draw(HELD_OUT, seed, count=count, length=self.test or self.length)
+        """The share of products that are right."""
+        tokens, targets = self.held_out(count, seed)
         return {"accuracy": accuracy(judge.predictions(tokens), targets)}
 
     def _draw(self, *key: int, count: int, length: int) -> tuple[Tokens, Tokens]:

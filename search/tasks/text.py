@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from archdsl.blocks.asking import Direction
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.search.errors import user_error
+from archdsl.search.tasks.anchors import MEMORYLESS, Anchor, Published
 from archdsl.search.tasks.base import TRAINING, LearningTask, random_stream
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ SAMPLE_LENGTH = 400
 """Bytes of generated text that the report shows."""
 
 
+EXAMPLE = 200_000
+"""Bytes of the text that the task is verified on."""
+
+
 class Text(LearningTask):
     """Predict the next byte of a text.
 
@@ -44,6 +49,15 @@ class Text(LearningTask):
 
     name: ClassVar[str] = "text"
     measures: ClassVar[dict[str, Direction]] = {"bits_per_byte": "minimize"}
+    published: ClassVar[Published] = Published(
+        vocabulary=256,
+        positions=256,
+        scored=1.0,
+        anchors=(  # the source of `example` has 0.99 bits, and a window does not know its first byte but one
+            Anchor("deltanet(heads = 1)", 1.1, steps=200, sizes="length = 64"),
+            Anchor(MEMORYLESS, 1.95, solves=False, steps=50, sizes="length = 64"),
+        ),
+    )
 
     path: str | None = None
     length: Annotated[int, Field(ge=2, le=1_000_000)] = 256
@@ -58,6 +72,23 @@ class Text(LearningTask):
         """``length``."""
         return self.length
 
+    def example(self, folder: Path) -> Path:
+        """A text of known entropy, 0.99 bits a byte; without the byte before the last one, 2 bits.
+
+        Three in four bytes repeat the one two places before; the others are any of four, evenly.
+        """
+        import numpy as np
+
+        random = np.random.default_rng(0)
+        fresh, bytes_ = random.random(EXAMPLE) < 1 / 4, random.integers(97, 101, EXAMPLE)
+        for start in (0, 1):
+            own = bytes_[start::2]
+            last = np.maximum.accumulate(np.where(fresh[start::2], np.arange(len(own)), 0))
+            bytes_[start::2] = own[last]
+        path = folder / "example.txt"
+        path.write_bytes(bytes_.astype(np.uint8).tobytes())
+        return path
+
     def bind(self, data: Path | None, folder: Path) -> Self:
         """``data`` where the user gave it, else the spec's own path behind ``folder``."""
         if data is None and self.path is None:
@@ -68,13 +99,13 @@ class Text(LearningTask):
     def prepare(self) -> None:
         """Raise where the file is missing, empty or too short."""
         if self.path is None:
-            raise _mistake("no-data", "the task `text` has no file to learn from",
+            raise user_error("no-data", "the task `text` has no file to learn from",
                            "name one with `--data PATH`, or in the spec: `text(path = \"…\")`")  # fmt: skip
         size, least = len(self._bytes()), HELD_OUT_SHARE * (self.length + 1)
         if size == 0:
-            raise _mistake("empty-data", f"`{self.path}` is empty", "name a file with text in it")
+            raise user_error("empty-data", f"`{self.path}` is empty", "name a file with text in it")
         if size < least:
-            raise _mistake(
+            raise user_error(
                 "short-data",
                 f"`{self.path}` has {size:,} bytes, and windows of {self.length} need {least:,}",
                 f"name a longer file, or set `length` to {max(2, size // HELD_OUT_SHARE - 1)} or less",
@@ -90,14 +121,19 @@ class Text(LearningTask):
         random = random_stream(TRAINING, seed, step)
         return self._windows(text, random.integers(len(text) - self.length, size=count))
 
-    def evaluate(self, judge: Judge, count: int, seed: int) -> dict[str, float]:
-        """Bits per byte over at most ``count`` windows, the same for every architecture."""
+    def held_out(self, count: int, seed: int) -> tuple[Tokens, Tokens]:
+        """At most ``count`` windows of the last tenth, the same for every architecture."""
         import numpy as np
 
         text = self._part(held_out=True)
         room = len(text) - self.length
         starts = np.linspace(0, room - 1, min(count, -(-room // self.length))).astype(np.int64)
-        return {"bits_per_byte": float(judge.losses(*self._windows(text, starts)).mean()) / log(2)}
+        return self._windows(text, starts)
+
+    def evaluate(self, judge: Judge, count: int, seed: int) -> dict[str, float]:
+        """Bits per byte over at most ``count`` windows."""
+        found = judge.losses(*self.held_out(count, seed))
+        return {"bits_per_byte": float(found.mean()) / log(2)}
 
     def sample(self, judge: Judge, seed: int) -> str:
         """Text written by the model behind the first bytes of the held-out part."""
@@ -125,7 +161,7 @@ class Text(LearningTask):
             return _read(path, status.st_size, status.st_mtime_ns)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            raise _mistake("unreadable-data", f"`{path}` cannot be read: {why}",
+            raise user_error("unreadable-data", f"`{path}` cannot be read: {why}",
                            "check the path given with `--data` or in the spec") from None  # fmt: skip
 
 
@@ -138,7 +174,3 @@ def _readable(text: bytes) -> str:
     """UTF-8 where it is, with signs in place of what is not text."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{MIDDLE DOT}"
                    for c in text.decode("utf-8", errors="replace"))  # fmt: skip
-
-
-def _mistake(id: str, message: str, help: str) -> ArchError:
-    return ArchError(Diagnostic(id=id, message=message, help=help))
