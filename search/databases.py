@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
+from archdsl.diagnostics import ArchError, did_you_mean
+from archdsl.search.errors import user_error
 from archdsl.search.guards import LOCKS, FileGuard, Guard, ServerGuard
 
 if TYPE_CHECKING:
@@ -110,13 +111,11 @@ def answering(url: URL | None = None) -> Iterator[None]:
 def _unsupported(scheme: str) -> ArchError:
     known = ["postgresql", "mysql", "sqlite"]
     guess = did_you_mean(scheme, known)
-    return ArchError(
-        Diagnostic(
-            id="unsupported-storage",
-            message=f"studies cannot be kept in `{scheme}://` storages",
-            help=f"{guess + '; or ' if guess else ''}give the path of a journal file, `sqlite:///FILE`, "
-            "`postgresql://…` or `mysql://…`",
-        )
+    return user_error(
+        "unsupported-storage",
+        f"studies cannot be kept in `{scheme}://` storages",
+        f"{guess + '; or ' if guess else ''}give the path of a journal file, `sqlite:///FILE`, "
+        "`postgresql://…` or `mysql://…`",
     )
 
 
@@ -124,22 +123,18 @@ def _no_driver(url: URL, error: ImportError) -> ArchError:
     extra = next(
         (extra for full, extra in DRIVERS.values() if full == url.drivername), "its driver"
     )
-    return ArchError(
-        Diagnostic(
-            id="no-storage-driver",
-            message=f"what speaks to `{url.get_backend_name()}://` storages is not installed: {error}",
-            help=f"install it: `pip install '{extra}'`",
-        )
+    return user_error(
+        "no-storage-driver",
+        f"what speaks to `{url.get_backend_name()}://` storages is not installed: {error}",
+        f"install it: `pip install '{extra}'`",
     )
 
 
 def _silent(url: URL | None, said: str) -> ArchError:
     what = f"`{url.render_as_string()}`" if url is not None else "the study's database"
-    return ArchError(
-        Diagnostic(
-            id="storage-silent",
-            message=f"{what} does not answer: {said}" if said else f"{what} does not answer",
-            help="see that the server runs and the address is right, then run the same command again: "
-            "what is finished is kept",
-        )
+    return user_error(
+        "storage-silent",
+        f"{what} does not answer: {said}" if said else f"{what} does not answer",
+        "see that the server runs and the address is right, then run the same command again: "
+        "what is finished is kept",
     )

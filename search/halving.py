@@ -13,10 +13,14 @@ from math import ceil
 from typing import Literal
 
 from archdsl.blocks.asking import Direction
-from archdsl.search.promotion import promoted
+from archdsl.search.promotion import foresight, promoted, widened
 from archdsl.search.records import Record, signed
 
 Verdict = Literal["on", "cut", "wait"]
+
+BEHIND = 8
+"""What a rung foretells is measured on trials more than so many numbers back: who is just behind others
+need not wait for their end."""
 
 
 def by_score(record: Record, records: Sequence[Record], rank: str, share: Fraction) -> Verdict:
@@ -44,18 +48,46 @@ def by_score(record: Record, records: Sequence[Record], rank: str, share: Fracti
 
 
 def at_rung(
-    record: Record, records: Sequence[Record], rung: int, share: Fraction,
+    record: Record, records: Sequence[Record], rung: int, last: int, share: Fraction,
     directions: Sequence[Direction],
 ) -> Verdict:  # fmt: skip
-    """Whether a trial is among the best ``share`` of all that reached a rung, itself and those before it."""
+    """Whether a trial is among the best of all that reached a rung, itself and those before it.
+
+    Args:
+        record: the trial, with a result at the rung.
+        records: all trials.
+        rung: which.
+        last: the rung that counts.
+        share: of trials that go on, where the rung foretells the last one; more do where it does not.
+        directions: of the objectives.
+    """
+    assert record.rung(rung) is not None
     before = _before(record, records)
-    if any(not each.finished and each.rung(rung) is None for each in before):
+    settled = [each for each in before if each.number < record.number - BEHIND]
+    if any(not each.finished for each in settled) or any(
+        not each.finished and each.rung(rung) is None for each in before
+    ):
         return "wait"
-    results = [found.objectives for each in before if (found := each.rung(rung))]
-    own = record.rung(rung)
-    assert own is not None
-    others = [signed(values, directions) for values in results]
-    return "on" if promoted(signed(own.objectives, directions), others, share) else "cut"
+    known = foretold(settled, rung, last, directions)
+    own, *others = (
+        signed(found.objectives, directions)
+        for each in (record, *before)
+        if (found := each.rung(rung))
+    )
+    return "on" if promoted(own, others, widened(share, known)) else "cut"
+
+
+def foretold(
+    records: Sequence[Record], rung: int, last: int, directions: Sequence[Direction]
+) -> float | None:
+    """How well a rung's results have ordered those of the last rung; see :func:`foresight`."""
+    pairs = [(each.rung(rung), each.rung(last)) for each in records]
+    known = [
+        (signed(early.objectives, directions), signed(final.objectives, directions))
+        for early, final in pairs
+        if early and final
+    ]
+    return foresight([early for early, _ in known], [final for _, final in known])
 
 
 def _before(record: Record, records: Sequence[Record]) -> list[Record]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError
+from archdsl.search.errors import user_error
 from archdsl.search.locks import held
 
 
@@ -82,13 +83,11 @@ def write_all(handle: int, data: bytes) -> None:
 def unwritable(path: Path, error: OSError) -> ArchError:
     """What to tell the user when the study or its folder cannot be written."""
     why = (error.strerror or str(error)).lower()
-    return ArchError(
-        Diagnostic(
-            id="study-not-written",
-            message=f"`{path}` cannot be written: {why}",
-            help="make room or choose another folder with `--out`, then run the same command again: "
-            "what is finished is kept",
-        )
+    return user_error(
+        "study-not-written",
+        f"`{path}` cannot be written: {why}",
+        "make room or choose another folder with `--out`, then run the same command again: "
+        "what is finished is kept",
     )
 
 
@@ -141,20 +140,16 @@ def _is_operation(line: bytes) -> bool:
 
 
 def _foreign(path: Path) -> ArchError:
-    return ArchError(
-        Diagnostic(
-            id="not-a-study",
-            message=f"`{path}` is not a study of archdsl's",
-            help="name another folder with `--out`, or move that file away",
-        )
+    return user_error(
+        "not-a-study",
+        f"`{path}` is not a study of archdsl's",
+        "name another folder with `--out`, or move that file away",
     )
 
 
 def _damaged(path: Path, line: int) -> ArchError:
-    return ArchError(
-        Diagnostic(
-            id="damaged-study",
-            message=f"`{path}` cannot be read at line {line}, and there are sound lines behind it",
-            help="restore the file from a copy, or begin anew with `--study NAME`",
-        )
+    return user_error(
+        "damaged-study",
+        f"`{path}` cannot be read at line {line}, and there are sound lines behind it",
+        "restore the file from a copy, or begin anew with `--study NAME`",
     )

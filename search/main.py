@@ -14,8 +14,9 @@ from typing import Any
 
 from rich.console import Console
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError
 from archdsl.search.databases import answering
+from archdsl.search.errors import user_error
 from archdsl.search.fronts import pareto_front
 from archdsl.search.guards import LEASE
 from archdsl.search.helpers import Helpers
@@ -27,7 +28,8 @@ from archdsl.search.placing import enqueued
 from archdsl.search.progress import Lines, Silent, Terminal
 from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import Record
-from archdsl.search.samplers import TPE, OptunaSampler
+from archdsl.search.samplers.base import OptunaSampler
+from archdsl.search.samplers.tpe import TPE
 from archdsl.search.seeds import seed_of
 from archdsl.search.sites import counted, every, fitting
 from archdsl.search.storage import open_store
@@ -261,30 +263,24 @@ def _signature(
 
 
 def _one_objective(name: str, count: int) -> ArchError:
-    return ArchError(
-        Diagnostic(
-            id="one-objective",
-            message=f"the sampler `{name}` takes one objective, and the spec has {count}",
-            help="keep one of them, or take a sampler for several: `sampler = nsga2`",
-        )
+    return user_error(
+        "one-objective",
+        f"the sampler `{name}` takes one objective, and the spec has {count}",
+        "keep one of them, or take a sampler for several: `sampler = nsga2`",
     )
 
 
 def _unused(data: Path) -> ArchError:
-    return ArchError(
-        Diagnostic(
-            id="unused-data",
-            message=f"no task of the spec learns from a file, and `{data.name}` was given",
-            help="leave `--data` out, or name a task that takes a file: `task corpus = text`",
-        )
+    return user_error(
+        "unused-data",
+        f"no task of the spec learns from a file, and `{data.name}` was given",
+        "leave `--data` out, or name a task that takes a file: `task corpus = text`",
     )
 
 
 def _unusable(kind: str, name: str) -> ArchError:
-    return ArchError(
-        Diagnostic(
-            id="unusable-component",
-            message=f"the {kind} `{name}` cannot be used by the search",
-            help=f"its package must derive it from the {kind} base class in `archdsl.search`",
-        )
+    return user_error(
+        "unusable-component",
+        f"the {kind} `{name}` cannot be used by the search",
+        f"its package must derive it from the {kind} base class in `archdsl.search`",
     )

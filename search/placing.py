@@ -14,8 +14,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError
 from archdsl.search.distributions import distribution
+from archdsl.search.errors import user_error
 from archdsl.search.proposals import WALKED
 from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import ARCH, Record
@@ -214,4 +215,4 @@ def _enqueued(space: Space, path: Path) -> Arch:
 
 
 def _refused(path: Path, message: str, help: str) -> ArchError:
-    return ArchError(Diagnostic(id="not-enqueued", message=message, help=help))
+    return user_error("not-enqueued", message, help)

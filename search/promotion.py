@@ -1,5 +1,7 @@
 """Who goes on: shares of what was seen so far, with several objectives by Pareto rank.
 
+How much a stage may cut follows from what it was found to foretell: see :func:`widened`.
+
 Successive halving in its stopping form ("Massively Parallel Hyperparameter Tuning", Li et al., MLSys
 2020, algorithm 1, asked at the moment a result arrives): a candidate is compared with all results its
 stage has seen by then, so every decision is final and nothing waits.
@@ -15,8 +17,36 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from archdsl.search.statistics import kendall, signs
+
 Values: TypeAlias = Sequence[float]
 """Objective values with signs turned so that larger is better."""
+
+ENOUGH = 8
+"""Results of the last stage before anything is said about what an earlier one foretells."""
+
+
+def foresight(early: Sequence[Values], final: Sequence[Values]) -> float | None:
+    """Kendall's τ-b between the standings of the same candidates at a stage and at the last one.
+
+    ``None`` where too few are known, or all stand alike. Only those that the stage let pass have a final
+    result, so the range is narrowed and τ errs to the low side: too many go on rather than too few.
+    """
+    if len(early) < ENOUGH:
+        return None
+    one, other = (signs(np.array(standings(each), dtype=np.float64)) for each in (early, final))
+    tau = float(kendall(one, other, np.ones((1, len(early))))[0])
+    return tau if np.isfinite(tau) else None
+
+
+def widened(share: Fraction, tau: float | None) -> Fraction:
+    """The share that goes on behind a stage that orders the final results with rank correlation ``tau``.
+
+    ``share`` itself where the order is the same or has not been measured, everyone where a stage foretells
+    nothing, and in between in proportion: 1 − (1 − share) · τ.
+    """
+    known = Fraction(1 if tau is None else max(0.0, tau)).limit_denominator(1000)
+    return 1 - (1 - share) * known
 
 
 def among_best(value: float, others: Sequence[float], share: Fraction) -> bool:

@@ -15,7 +15,9 @@ import jinja2
 from markupsafe import Markup
 
 from archdsl.search import charts
+from archdsl.search.effects import effects
 from archdsl.search.findings import Choice, choices, first_results, metric_rows
+from archdsl.search.halving import foretold
 from archdsl.search.objectives import Kept
 from archdsl.search.progress import quantity_of_time
 from archdsl.search.records import Record
@@ -66,6 +68,7 @@ def context(result: Result) -> dict[str, Any]:
         "constraints": constraints(result.best),
         "stages": funnel(result),
         "choices": found,
+        "effects": effects(result.records, [o.text for o in result.objectives]),
         "metrics": metric_rows(result.records, result.objectives[0], result.settings.rank),
         "charts": drawings(result, found),
         "failures": [record for record in result.records if record.state == "fail"],
@@ -103,15 +106,28 @@ def funnel(result: Result) -> list[Stage]:
         effort.update(record.arch["proposal"]["effort"])
     rungs = result.settings.rungs
     reached = [
-        sum(record.rung(rung) is not None for record in records) for rung in range(len(rungs))
+        Stage(f"trained for {steps} steps", _reached(records, rung), foretells(result, rung))
+        for rung, steps in enumerate(rungs)
     ]
     return [
         Stage("proposed", effort["asked"] + effort["drawn"]),
         Stage("rejected by constraints", effort["infeasible"], "before anything was built"),
         Stage("seen before", effort["duplicates"], "never paid for twice"),
         Stage("scored without training", sum(record.scores is not None for record in records)),
-        *(Stage(f"trained for {s} steps", n) for s, n in zip(rungs, reached, strict=True)),
+        *reached,
     ]
+
+
+def _reached(records: Sequence[Record], rung: int) -> int:
+    return sum(record.rung(rung) is not None for record in records)
+
+
+def foretells(result: Result, rung: int) -> str:
+    """How well a rung's results order the final ones, which decides how many go on; empty where unknown."""
+    last = len(result.settings.rungs) - 1
+    directions = [objective.direction for objective in result.objectives]
+    tau = foretold(result.records, rung, last, directions) if rung < last else None
+    return "" if tau is None else f"orders the final results with τ = {tau:.2f}"
 
 
 def drawings(result: Result, found: Sequence[Choice]) -> Mapping[str, Markup | None]:

@@ -17,7 +17,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archdsl.blocks.asking import Direction
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError
+from archdsl.search.errors import user_error
 from archdsl.search.guards import LEASE, FileGuard, Guard
 from archdsl.search.journal import Journal
 from archdsl.search.records import OUTCOME, OWNER, Owner, Record, State
@@ -262,11 +263,9 @@ def _changed(name: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> A
         "format"
     ]
     what = " and ".join(differs)
-    return ArchError(
-        Diagnostic(
-            id="study-changed",
-            message=f"the study `{name}` was begun with another {what}",
-            help=f"begin a new study with `--study NAME`, or restore the {what} to continue this one",
-            notes=("its trials are untouched",),
-        )
+    return user_error(
+        "study-changed",
+        f"the study `{name}` was begun with another {what}",
+        f"begin a new study with `--study NAME`, or restore the {what} to continue this one",
+        "its trials are untouched",
     )

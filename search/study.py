@@ -42,7 +42,7 @@ from archdsl.search.records import (
     rung_key,
     signed,
 )
-from archdsl.search.samplers import OptunaSampler
+from archdsl.search.samplers.base import OptunaSampler
 from archdsl.search.seeds import seed_of
 from archdsl.search.storage import Lost, Store
 from archdsl.search.worker import Failure, Worker
@@ -351,7 +351,8 @@ class Study:
         if rung == len(rungs) - 1 or record.rung(rung + 1) is not None:
             return "on"
         share = Fraction(rungs[rung], rungs[rung + 1])
-        return at_rung(record, records, rung, share, self.directions)
+        last = len(rungs) - 1
+        return at_rung(record, records, rung, last, share, self.directions)
 
     def _kept(self, record: Record) -> Record:
         """Keep the weights of a trial that no finished one beats, and what its model writes."""
@@ -366,7 +367,7 @@ class Study:
         return self._noted(record, SAMPLE, sample) if sample else record
 
     def _ask(self, record: Record, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Have the worker do something for a trial within what is left of its time.
+        """Have the worker do something for a trial.
 
         A worker that is killed may be an accident of the machine's; killed twice, it is the candidate.
         """
@@ -382,13 +383,25 @@ class Study:
             "rungs": list(settings.rungs),
             "checkpoint": str(self._file(record, "checkpoint")),
         }
-        left = max(1.0, settings.timeout - record.seconds)
+        order = {**about, **request}
         try:
-            return self.worker.request({**about, **request}, left, self.display.step)
+            return self._in_time(record, order)
         except Failure as failure:
             if failure.reason != "killed":
                 raise
-        return self.worker.request({**about, **request}, left, self.display.step)
+        return self._in_time(record, order)
+
+    def _in_time(self, record: Record, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An answer within what earlier stages have left of the trial's time."""
+        limit, spent = self.settings.timeout, record.seconds
+        try:
+            return self.worker.request(order, max(1.0, limit - spent), self.display.step)
+        except Failure as failure:
+            if failure.reason != "timeout":
+                raise
+            what = f"it took longer than the {limit:g} s of `trial_timeout`"
+            before = f", {spent:.3g} s of them in earlier stages" if spent >= 1 else ""
+            raise Failure("timeout", what + before) from None
 
     def _file(self, record: Record, kind: str) -> Path:
         return trial_file(self.trials, record.number, kind)

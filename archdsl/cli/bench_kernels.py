@@ -77,7 +77,8 @@ def kernels(
 
     Parity with float64 comes first: where it fails, no speed is shown. The limit is what the bytes
     and the matrix products alone take, measured beside each row; `loop` is the recurrence token by
-    token. Ctrl-C keeps what was measured.
+    token. The standard table has 25 rows on a CPU and takes some minutes on two cores; each is told as
+    it is found, and Ctrl-C keeps what was measured. Rows of a GPU need `--device cuda` and one.
     """
     require_device(device)
     # torch takes a second to import: a wrong option is refused before
@@ -91,7 +92,17 @@ def kernels(
     cases = bench.cases(device, families, {name: x for name, x in asked.items() if x is not None})
     cases = bench.selected(cases, modes, compiled, dtype)
     effort = bench.Effort(repeat, loop, _peers(against, device))
-    report(bench.rows(cases, effort), bench.machine(), file)
+    click.echo(f"{plural(len(cases), 'row')}; {found_gpu()}", err=True)
+    report(bench.rows(cases, effort), bench.machine(), file, len(cases))
+
+
+def found_gpu() -> str:
+    """Whether there is a GPU, and what follows."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"GPU: {torch.cuda.get_device_name()}"
+    return "no GPU here, so that rows of `--device cuda` are left open"
 
 
 def _peers(against: str | None, device: str) -> Mapping[tuple[str, str], Peer] | None:
@@ -113,8 +124,10 @@ def _peers(against: str | None, device: str) -> Mapping[tuple[str, str], Peer] |
         ) from None
 
 
-def report(rows: Iterable[Row], machine: Mapping[str, str | int], file: Path | None) -> None:
-    """Measure rows, show them, and write them; those measured before Ctrl-C at least.
+def report(
+    rows: Iterable[Row], machine: Mapping[str, str | int], file: Path | None, count: int
+) -> None:
+    """Measure `count` rows, show them, and write them; those measured before Ctrl-C at least.
 
     Raises:
         Failure: the file cannot be written.
@@ -126,7 +139,7 @@ def report(rows: Iterable[Row], machine: Mapping[str, str | int], file: Path | N
     try:
         for row in rows:
             done.append(row)
-            click.echo(progress(row), err=True)
+            click.echo(f"{len(done)}/{count} {progress(row)}", err=True)
     except KeyboardInterrupt:
         interrupted = True
     click.echo(", ".join(f"{name} {value}" for name, value in machine.items()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import platform
 from pathlib import Path
@@ -16,7 +15,11 @@ from archdsl.cli.model import require_device
 from archdsl.cli.output import Failure, drawn_text, in_bytes, table, write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from archdsl.compiler.arch import Arch
     from archdsl.compiler.bench import Row, Setting
+    from archdsl.compiler.peer import PeerModel
 
 MODES = ("train", "step")
 
@@ -53,8 +56,9 @@ def model(
 ) -> None:  # fmt: skip
     """Time the model of FILE: training tokens a second, step latency, peak memory.
 
-    Fused and unfused must first agree; where they do not, no speed is given. What was measured before
-    an interruption is kept.
+    Fused and unfused must first agree; where they do not, no speed is given. `--compile` compiles each
+    of them, forward, backward and step, which takes minutes more. What was measured before an interruption
+    is kept.
     """
     import torch
 
@@ -69,12 +73,11 @@ def model(
         for each in ([False, True] if compiled else [False])
     ]
     click.echo(machine(device), err=True)
-    if against:
-        click.echo(absent(device, against), err=True)
+    peer = _peer(arch, settings[0]) if against else None
     rows: list[Row] = []
     try:
         for setting in settings:
-            for row in _measured(arch, setting, modes):
+            for row in _measured(arch, setting, modes, peer):
                 rows.append(row)
                 _keep(rows, device, out)
     except KeyboardInterrupt:
@@ -84,10 +87,24 @@ def model(
     click.echo(_table(rows))
 
 
-def _measured(arch: object, setting: Setting, modes: str) -> list[Row]:
+def _measured(arch: Arch, setting: Setting, modes: str, peer: PeerModel | None) -> Iterator[Row]:
     from archdsl.compiler.bench import measure
 
-    return measure(arch, setting, MODES if modes == "both" else (modes,))  # type: ignore[arg-type,return-value]
+    return measure(arch, setting, MODES if modes == "both" else (modes,), peer)  # type: ignore[arg-type]
+
+
+def _peer(arch: Arch, setting: Setting) -> PeerModel | None:
+    """The architecture of the peer's layers, or a sentence on why it is not timed."""
+    from archdsl.compiler import peer
+
+    try:
+        reason = peer.refusal(setting.device, setting.dtype)
+        if reason is None:
+            return peer.build(arch)
+    except peer.Unmatched as unmatched:
+        reason = str(unmatched)
+    click.echo(f"{reason}: it is left out", err=True)
+    return None
 
 
 def machine(device: str) -> str:
@@ -98,7 +115,8 @@ def machine(device: str) -> str:
         name = torch.cuda.get_device_name(device)
     else:
         name = f"{processor()}, {torch.get_num_threads()} threads"
-    return f"{name}; PyTorch {torch.__version__}; Python {platform.python_version()}"
+    none = "" if torch.cuda.is_available() else " and no GPU"
+    return f"{name}{none}; PyTorch {torch.__version__}; Python {platform.python_version()}"
 
 
 def processor() -> str:
@@ -109,15 +127,6 @@ def processor() -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
-
-
-def absent(device: str, peer: str) -> str:
-    """Why a peer is not timed."""
-    if not device.startswith("cuda"):
-        return f"{peer} runs on a GPU alone, and `--device {device}` is none: it is left out"
-    if importlib.util.find_spec("fla") is None:
-        return f"{peer} is not installed (`pip install {peer}`): it is left out"
-    return f"a whole model of {peer}'s layers is not built yet: it is left out"
 
 
 def _keep(rows: list[Row], device: str, out: Path | None) -> None:
@@ -137,7 +146,7 @@ def _table(rows: list[Row]) -> str:
             _number(row["ms"]),
             _number(row["limit_ms"]),
             "–" if row["peak_bytes"] is None else in_bytes(row["peak_bytes"]),
-            f"{row['parity']:.1e}",
+            "–" if row["parity"] is None else f"{row['parity']:.1e}",
         )
     return drawn_text(drawn)
 

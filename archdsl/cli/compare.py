@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from archdsl.cli.options import folder_option, jobs_option, quiet_option
 from archdsl.cli.output import MAPPING, drawn_text
 
 if TYPE_CHECKING:
@@ -37,13 +38,9 @@ SAMPLERS = "tpe,gp,nsga2,evolution,tree_search,reinforce"
     show_default=True,
     help="Seeds for each other setting of each sampler.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/compare-NAME]"
-)
-@click.option(
-    "--jobs", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes."
-)
-@click.option("--quiet", is_flag=True, help="Print nothing.")
+@folder_option("runs/compare-NAME")
+@jobs_option("Processes.")
+@quiet_option
 def compare(
     spec: Path, samplers: str, seeds: int, trials: int, score: str | None, lottery: int,
     out: Path | None, jobs: int, quiet: bool,

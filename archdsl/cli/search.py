@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 import archdsl.search
+from archdsl.cli.options import folder_option, jobs_option, quiet_option
 from archdsl.cli.output import MAPPING
 
 
@@ -16,21 +17,13 @@ from archdsl.cli.output import MAPPING
 @click.option(
     "--trials", type=click.IntRange(1), help="Trials of the whole study, instead of SPEC's."
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]"
-)
+@folder_option("runs/NAME")
 @click.option(
     "--storage",
     help="Where trials are kept: a file, sqlite:///FILE, postgresql://… or mysql://….  "
     "[default: study.journal in the run's folder]",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(1, 1024),
-    default=1,
-    show_default=True,
-    help="Processes that search on this machine.",
-)
+@jobs_option("Processes that search on this machine.")
 @click.option(
     "--lease",
     type=click.FloatRange(1, 3600),
@@ -46,7 +39,7 @@ from archdsl.cli.output import MAPPING
     metavar="FILE",
     help="Closed .arch file of an architecture to try first; may be given again.",
 )
-@click.option("--quiet", is_flag=True, help="Print nothing.")
+@quiet_option
 @click.pass_context
 def search(
     ctx: click.Context, spec: Path, data: Path | None, trials: int | None, out: Path | None,

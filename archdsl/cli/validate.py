@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from archdsl.cli.options import jobs_option
 from archdsl.cli.output import MAPPING, drawn_text, exact, plural, table, write
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def validate() -> None:
 
 @validate.command(short_help="Judge training-free metrics.")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@jobs_option("Processes.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="File for the figures.")
 @click.option(
     "--limit", type=click.IntRange(3), help="Only so many architectures, spread over DATA."

@@ -17,7 +17,7 @@ from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.proposals import Proposal, Proposer
 from archdsl.search.protocols import Arch, Space
 from archdsl.search.records import ARCH, Record
-from archdsl.search.samplers import OptunaSampler
+from archdsl.search.samplers.base import OptunaSampler
 from archdsl.search.seeds import seed_of
 
 DATA_SET = "trials.jsonl"

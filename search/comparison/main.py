@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archdsl.blocks.registry import find, names
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
+from archdsl.blocks.registry import find
+from archdsl.diagnostics import ArchError
 from archdsl.search.comparison.contest import DATA_SET, DataSet, Entrant, Trial, Yardstick, run
 from archdsl.search.comparison.standing import Row, Ticket, lottery, rows
+from archdsl.search.errors import unknown_component, user_error
 from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.objectives import nothing_to_learn
+from archdsl.search.processes import mapped, single_thread
 from archdsl.search.protocols import Space
-from archdsl.search.samplers import OptunaSampler
+from archdsl.search.samplers.base import OptunaSampler
 from archdsl.search.sites import counted
 
 BASELINE = "random"
@@ -117,7 +118,7 @@ def entrants_of(samplers: Sequence[str], variants: bool) -> list[Entrant]:
     for name in dict.fromkeys([BASELINE, *samplers]):
         cls = find("sampler", name)
         if cls is None or not issubclass(cls, OptunaSampler):
-            raise _no_such("sampler", name)
+            raise unknown_component("sampler", name)
         found.append(Entrant(name, cls()))
         for given in VARIANTS.get(name, ()) if variants else ():
             label = ", ".join(f"{key} = {value}" for key, value in given.items())
@@ -131,11 +132,13 @@ def metric_of(space: Space, score: str | None) -> TrainingFree:
     Raises:
         ArchError: there is no such metric, or none is named.
     """
-    if score is None and isinstance(space.search.rank, TrainingFree):
+    if score is None:
+        if not isinstance(space.search.rank, TrainingFree):
+            raise _no_score()
         return space.search.rank
-    cls = find("metric", score or "")
+    cls = find("metric", score)
     if cls is None or not issubclass(cls, TrainingFree):
-        raise _no_such("metric", score or "")
+        raise unknown_component("metric", score)
     return cls()
 
 
@@ -171,23 +174,16 @@ _judge: Yardstick | None = None
 def _results(
     tasks: Sequence[tuple[Any, ...]], known: dict[str, float], jobs: int
 ) -> Iterator[list[Trial]]:
-    if jobs == 1:
-        _begin(known)
-        yield from map(_one, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, _begin, (known,)) as pool:
-        yield from pool.imap(_one, tasks)
+    return mapped(_one, tasks, jobs, _begin, (known,))
 
 
 def _begin(known: dict[str, float]) -> None:
     """What each process does first: every process keeps what it has measured."""
     global _judge
     import optuna
-    import torch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    torch.set_num_threads(1)
+    single_thread()
     _judge = Yardstick(TrainingFree(), dict(known))
 
 
@@ -215,19 +211,17 @@ def _shown(
     return contest
 
 
-def _no_such(kind: Any, name: str) -> ArchError:
-    known = names(kind)
-    guess = did_you_mean(name, known)
-    message = f"there is no {kind} `{name}`" if name else f"nothing says which {kind} to compare by"
-    help = guess or f"one of {', '.join(known)}"
-    return ArchError(Diagnostic(id="unusable-component", message=message, help=help))
+def _no_score() -> ArchError:
+    return user_error(
+        "no-score",
+        "the spec has no `rank`, and nothing else says which metric to compare by",
+        "name one with `--score`, as in `--score archdsl_rank`",
+    )
 
 
 def _another(path: Path) -> ArchError:
-    return ArchError(
-        Diagnostic(
-            id="another-contest",
-            message=f"`{path}` holds the trials of another space or score",
-            help="name another folder with `--out`, or move that file away",
-        )
+    return user_error(
+        "another-contest",
+        f"`{path}` holds the trials of another space or score",
+        "name another folder with `--out`, or move that file away",
     )

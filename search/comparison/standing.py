@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, median_low
 
 import numpy as np
 from rich.table import Table
@@ -36,8 +36,8 @@ class Row:
         finals: the best value of each seed's run, in the order of the seeds.
         curve: best so far after each trial: mean over seeds, and its 95 % interval; 3 × [trials].
         against: the difference from the baseline; ``None`` for the baseline itself.
-        reached: mean number of trials until the baseline's mean final best is reached; ``None`` where
-            fewer than half of the runs do.
+        reached: trials after which half of the runs have the baseline's mean final best; ``None`` where
+            fewer ever do.
     """
 
     label: str
@@ -114,24 +114,16 @@ def curves_of(runs: Runs, label: str, seeds: Sequence[int]) -> Floats:
 
 
 def _reached(curves: Floats, goal: float) -> float | None:
-    first = [int(np.argmax(run >= goal)) + 1 for run in curves if (run >= goal).any()]
-    return fmean(first) if 2 * len(first) >= len(curves) else None
+    there = curves >= goal
+    first = np.where(there.any(1), there.argmax(1) + 1.0, np.inf)
+    middle = median_low(first.tolist())
+    return middle if np.isfinite(middle) else None
 
 
 def table(found: Sequence[Row], score: str) -> Table:
     """For the terminal."""
     shown = Table(title=f"best {score} of equal budgets", title_justify="left")
-    for head in (
-        "sampler",
-        "mean best",
-        "95 %",
-        "− random",
-        "95 %",
-        "wins",
-        "p (Holm)",
-        "real",
-        "trials to random",
-    ):
+    for head in HEADINGS:
         shown.add_column(head, justify="left" if head in ("sampler", "real") else "right")
     for row in found:
         shown.add_row(*cells(row))

@@ -6,23 +6,13 @@ import numpy as np
 import optuna
 import pytest
 from fakes import FakeSpace
+from runs import SAMPLERS
 
 from archdsl.blocks.registry import BUILT_IN, find
 from archdsl.search.components import read, written
 from archdsl.search.distributions import suggest
 from archdsl.search.metrics import DEFAULT
 from archdsl.search.metrics.base import LOWEST, Need
-from archdsl.search.samplers import (
-    NSGA2,
-    NSGA3,
-    TPE,
-    Evolution,
-    Exhaustive,
-    GaussianProcess,
-    Random,
-    Reinforce,
-    TreeSearch,
-)
 from archdsl.search.tasks.automata import Automata
 from archdsl.search.tasks.base import IGNORED
 from archdsl.search.tasks.compression import Compression
@@ -51,17 +41,6 @@ TASKS = {
     "text": Text(length=16),
 }
 METRICS = [metric.label for metric in judged()] + [name for name in DEFAULT if name in BASELINES]
-SAMPLERS = {
-    "random": Random(),
-    "exhaustive": Exhaustive(),
-    "tpe": TPE(startup=4),
-    "gp": GaussianProcess(startup=4, candidates=16),
-    "nsga2": NSGA2(population=4),
-    "nsga3": NSGA3(population=4),
-    "evolution": Evolution(population=4, tournament=2),
-    "tree_search": TreeSearch(),
-    "reinforce": Reinforce(startup=2),
-}
 
 
 def test_every_registered_component_has_an_example():
@@ -128,6 +107,13 @@ class TaskContract:
         for judge in judges:
             task.evaluate(judge, 6, 0)
         np.testing.assert_array_equal(judges[0].asked[0], judges[1].asked[0])
+
+    def test_what_is_held_out_is_what_is_judged(self, task):
+        judge = PerfectJudge(task, 1.0)
+        task.evaluate(judge, 6, 0)
+        tokens, targets = task.held_out(6, 0)
+        np.testing.assert_array_equal(judge.asked[0], tokens)
+        assert (targets != IGNORED).any()
 
     def test_survives_being_written_down(self, task):
         assert read("task", json.loads(json.dumps(written(task)))) == task

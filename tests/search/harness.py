@@ -3,12 +3,10 @@
     python tests/search/harness.py kill   specs/hybrid.arch --trials 20 --kills 5
     python tests/search/harness.py halves specs/hybrid.arch --trials 50
     python tests/search/harness.py disk   specs/hybrid.arch --trials 6      (as root: mounts a tmpfs)
-    python tests/search/harness.py cost   specs/hybrid.arch
 
 ``kill``: a search killed with -9 at random moments and started again each time ends as an undisturbed
 one. ``halves``: half the trials and then all of them are the trials of one go. ``disk``: a full disk stops
-a search with a message, and the next start goes on. ``cost``: the default metrics over one
-forward/backward pass.
+a search with a message, and the next start goes on.
 """
 
 from __future__ import annotations
@@ -126,44 +124,12 @@ def disk(spec: str, folder: Path, trials: int) -> bool:
         subprocess.run(["umount", str(out)], check=True)
 
 
-def cost(spec: str) -> bool:
-    """The default metrics over one forward/backward pass, for a few architectures."""
-    import torch
-
-    import archdsl
-    from archdsl.search.metrics import chosen
-    from archdsl.search.metrics.evidence import gather, look
-
-    space, metrics = archdsl.load(spec), chosen(None)
-    needs = frozenset[object]().union(*(metric.needs for metric in metrics))
-    ratios = []
-    for seed in range(5):
-        arch = space.sample(seed)
-        task, model = next(iter(arch.tasks.values())), arch.compile()
-        tokens, targets = look(task, 0, torch.device("cpu"))
-        one, whole = [], []
-        for _ in range(9):
-            clock = time.process_time()
-            model.loss(tokens, targets).backward()
-            model.zero_grad()
-            one.append(time.process_time() - clock)
-            clock = time.process_time()
-            evidence = gather(model, arch, task, needs)
-            [metric.score(evidence) for metric in metrics]
-            whole.append(time.process_time() - clock)
-        ratios.append(min(whole) / min(one))
-        print(
-            f"{arch.choices}: {min(one) * 1e3:.1f} ms a pass, the whole set {ratios[-1]:.2f} times that"
-        )
-    return max(ratios) <= 1.3
-
-
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("check", choices=["kill", "halves", "disk", "cost"])
+    parser.add_argument("check", choices=["kill", "halves", "disk"])
     parser.add_argument("spec")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--kills", type=int, default=5)
@@ -174,7 +140,6 @@ def main() -> None:
         "kill": lambda: kill(given.spec, folder, given.trials, given.kills, given.seed),
         "halves": lambda: halves(given.spec, folder, given.trials),
         "disk": lambda: disk(given.spec, folder, given.trials),
-        "cost": lambda: cost(given.spec),
     }[given.check]()
     print("passed" if passed else f"FAILED; see {folder}")
     sys.exit(not passed)

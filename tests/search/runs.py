@@ -11,32 +11,24 @@ from pathlib import Path
 
 from fakes import ACCURACY, SEARCH, STATE, FakeSpace
 
+from archdsl.blocks.registry import find
 from archdsl.search.main import Request, help_out, search
 from archdsl.search.records import Record
-from archdsl.search.samplers import (
-    NSGA2,
-    NSGA3,
-    TPE,
-    Evolution,
-    Exhaustive,
-    GaussianProcess,
-    Random,
-    Reinforce,
-    TreeSearch,
-)
 from archdsl.search.storage import open_store
 
-SAMPLERS = {
-    "random": Random(),
-    "exhaustive": Exhaustive(),
-    "tpe": TPE(startup=3),
-    "gp": GaussianProcess(startup=3, candidates=16),
-    "nsga2": NSGA2(population=3),
-    "nsga3": NSGA3(population=3),
-    "evolution": Evolution(population=4, tournament=2),
-    "tree_search": TreeSearch(),
-    "reinforce": Reinforce(startup=2),
+SETTINGS: dict[str, dict] = {
+    "random": {},
+    "exhaustive": {},
+    "tpe": {"startup": 3},
+    "gp": {"startup": 3, "candidates": 16},
+    "nsga2": {"population": 3},
+    "nsga3": {"population": 3},
+    "evolution": {"population": 4, "tournament": 2},
+    "tree_search": {},
+    "reinforce": {"startup": 2},
 }
+"""Of each sampler, so that a dozen trials show what it does: a new one joins here."""
+SAMPLERS = {name: find("sampler", name)(**given) for name, given in SETTINGS.items()}
 OBJECTIVES = {"one": (ACCURACY,), "two": (ACCURACY, STATE)}
 
 

@@ -8,11 +8,12 @@ import pytest
 from fakes import FakeSpace
 
 from archdsl.diagnostics import ArchError
-from archdsl.search.comparison.contest import DataSet, Entrant, run
-from archdsl.search.comparison.main import VARIANTS, entrants_of
+from archdsl.search.comparison.contest import DataSet, Entrant, Trial, run
+from archdsl.search.comparison.main import VARIANTS, compare, entrants_of
 from archdsl.search.comparison.significance import band, best_so_far, difference, holm, mann_whitney
 from archdsl.search.comparison.standing import cells, lottery, rows
-from archdsl.search.samplers import Evolution, Random
+from archdsl.search.samplers.evolution import Evolution
+from archdsl.search.samplers.random import Random
 
 
 class Wide:
@@ -72,6 +73,18 @@ def test_rows_and_their_words(tmp_path):
         assert (mean <= high + 1e-12).all()
 
 
+def test_half_of_the_runs_must_have_reached_what_random_search_does():
+    def run(value):
+        return [Trial("any", 0, n, "", v, {}, {}, 0) for n, v in enumerate(value)]
+
+    slow = {("slow", 0): run([0, 0, 4]), ("slow", 1): run([9, 0, 0]), ("slow", 2): run([0, 0, 0])}
+    base = {("random", seed): run([2, 2, 2]) for seed in range(3)}
+    never = {("never", seed): run([0, 9 if seed == 0 else 0, 0]) for seed in range(3)}
+    labels = [Entrant(label, Random()) for label in ("random", "slow", "never")]
+    found = rows({**slow, **base, **never}, labels, range(3), "random")
+    assert {row.label: row.reached for row in found} == {"random": 1, "slow": 3, "never": None}
+
+
 def test_the_lottery_lists_every_setting(tmp_path):
     data = contest(tmp_path)
     other = Entrant("evolution(population = 6)", Evolution(population=6), variant=True)
@@ -87,6 +100,26 @@ def test_every_variant_is_a_setting_the_sampler_takes():
     with pytest.raises(ArchError, match="no sampler `tpee`") as caught:
         entrants_of(["tpee"], variants=False)
     assert "tpe" in caught.value.diagnostics[0].help
+    assert caught.value.diagnostics[0].id == "unknown-component"
+
+
+SPEC = """
+model { embed(dim = 8 | 16) residual { rms_norm swiglu } rms_norm lm_head }
+task recall = mqar(vocab = 32, length = 16, pairs = 2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("score", "id"),
+    [("params", "another-contest"), (None, "no-score"), ("parms", "unknown-component")],
+)
+def test_what_cannot_be_compared_is_refused_in_words(tmp_path, score, id):
+    spec = tmp_path / "small.arch"
+    spec.write_text(SPEC)
+    compare(spec, [], seeds=2, trials=2, score="flops", out=tmp_path / "contest")
+    with pytest.raises(ArchError) as caught:
+        compare(spec, [], seeds=2, trials=2, score=score, out=tmp_path / "contest")
+    assert [diagnostic.id for diagnostic in caught.value.diagnostics] == [id]
 
 
 # --- statistics -----------------------------------------------------------------------------------

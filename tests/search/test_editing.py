@@ -129,8 +129,9 @@ def test_files_are_enqueued_or_refused_in_words(space, tmp_path):
     [(name, arch)] = enqueued(space, [file("known.arch", small.text)])
     assert (name, arch.hash) == ("known.arch", small.hash)
     other = re.sub(r"\bgla\(", "retnet(", small.text)
-    with pytest.raises(ArchError, match=r"`strange\.arch` was not found"):
+    with pytest.raises(ArchError, match=r"`strange\.arch` was not found") as caught:
         enqueued(space, [file("strange.arch", other)])
+    assert caught.value.diagnostics[0].id == "not-enqueued"
     with pytest.raises(ArchError, match="describes 216 architectures"):
         enqueued(space, [file("open.arch", SPEC)])
     large = next(a for a in map(space.draw, range(99)) if not a.feasible)

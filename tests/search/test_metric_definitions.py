@@ -28,7 +28,7 @@ def evidence(outputs=(), gradients=(), weights=None, length=8, **given) -> Evide
     """Evidence of mixers with these outputs and gradients, and of these weights by name."""
     mixers = [Mixer(f"m{i}", nn.Identity(), (), output) for i, output in enumerate(outputs)]
     for mixer, gradient in zip(mixers, gradients, strict=False):
-        mixer.output.grad = gradient
+        mixer.gradient = gradient
     found = Evidence(arch=None, length=length, mixers=mixers, **given)
     if weights is not None:
         found.names, found.weights = list(weights), list(weights.values())

@@ -1,9 +1,18 @@
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archdsl.search.promotion import among_best, dominates, pareto_ranks, promoted, standings
+from archdsl.search.promotion import (
+    among_best,
+    dominates,
+    foresight,
+    pareto_ranks,
+    promoted,
+    standings,
+    widened,
+)
 
 HALF, EIGHTH = Fraction(1, 2), Fraction(1, 8)
 values = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12)
@@ -61,3 +70,33 @@ def test_standings_respect_domination(results):
     for i, one in enumerate(results):
         for j, other in enumerate(results):
             assert not dominates(one, other) or places[i] < places[j]
+
+
+# --- what a stage foretells -----------------------------------------------------------------------
+
+
+def test_what_foretells_nothing_cuts_nobody():
+    assert widened(EIGHTH, 1.0) == widened(EIGHTH, None) == EIGHTH
+    assert widened(HALF, 0.5) == Fraction(3, 4)
+    assert widened(EIGHTH, 0.0) == widened(EIGHTH, -1.0) == 1
+
+
+def test_foresight_is_the_rank_correlation_of_early_and_final_standings():
+    final = [(float(n),) for n in range(10)]
+    assert foresight(final, final) == pytest.approx(1)
+    assert foresight(final[::-1], final) == pytest.approx(-1)
+    swapped = [final[n + 1 - 2 * (n % 2)] for n in range(10)]
+    assert foresight(swapped, final) == pytest.approx((45 - 2 * 5) / 45), (
+        "5 of 45 pairs are swapped"
+    )
+
+
+def test_foresight_of_several_objectives_goes_by_pareto_rank():
+    early = [(float(n), -1.0) for n in range(9)]
+    final = [(float(n), float(n)) for n in range(9)]
+    assert foresight(early, final) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("early", [[(1.0,)] * 10, [(1.0,), (2.0,), (3.0,)]], ids=["alike", "few"])
+def test_no_foresight_is_claimed_without_evidence(early):
+    assert foresight(early, [(float(n),) for n in range(len(early))]) is None

@@ -80,6 +80,13 @@ def test_constraints_hold_before_anything_is_a_trial(sampler):
     assert rejected > 0 or sampler in ("exhaustive", "evolution", "gp"), "those look before"
 
 
+def test_a_sampler_that_proposes_what_was_refused_is_soon_left():
+    space = FakeSpace()
+    records = search(proposer("tpe", space), space.count())
+    asked = [record.arch["proposal"]["effort"]["asked"] for record in records]
+    assert max(asked) < space.count()
+
+
 def test_a_large_space_is_not_walked_through():
     class Large(FakeSpace):
         def count(self):

@@ -1,19 +1,26 @@
 import os
 import random
 import signal
+import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from fakes import SEARCH, FakeSpace
-from runs import EVERYONE, OBJECTIVES, facts, records_of, run, space_of, start
+from runs import EVERYONE, OBJECTIVES, facts, records_of, request, run, space_of, start
 
+from archdsl.blocks.asking import Sampler
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.search.main import opened
 from archdsl.search.metrics.hidden_covariance import HiddenCovariance
-from archdsl.search.samplers import Random
+from archdsl.search.records import SCORES, Record
+from archdsl.search.samplers.random import Random
 from archdsl.search.storage import open_store
+from archdsl.search.worker import Failure
 
 
 def states(result):
@@ -118,6 +125,20 @@ def test_trouble_is_a_recorded_failure_and_the_search_goes_on(tmp_path, trouble,
     assert "Failures" in result.report.read_text()
 
 
+def test_a_trial_that_takes_too_long_is_told_its_own_limit(tmp_path):
+    class Late:
+        def request(self, order, left, watch):
+            assert left == 60 - 45
+            raise Failure("timeout", f"it took longer than {left:g} s")
+
+    with ExitStack() as open_things:
+        study = opened(space_of(), "fake", Path(), request(tmp_path), open_things)
+        study.worker = Late()
+        slow = Record(0, 0, "running", None, {SCORES: {"values": {}, "seconds": 45.0}})
+        with pytest.raises(Failure, match="the 60 s of `trial_timeout`, 45 s of them in earlier"):
+            study._in_time(slow, {})
+
+
 def test_when_everything_fails_there_is_a_report_and_no_best(tmp_path):
     trouble = dict.fromkeys(("gru", "linear", "rnn"), "error")
     result = run(tmp_path, space_of(trials=2, trouble=trouble, section=EVERYONE))
@@ -163,6 +184,15 @@ def test_a_server_that_does_not_answer_is_said_in_words(tmp_path):
     assert "secret" not in diagnostic.message
 
 
+def test_a_driver_that_is_not_installed_is_said_in_words(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ArchError, match="not installed") as caught:
+        run(tmp_path, storage="postgresql://nobody@127.0.0.1/studies")
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.id == "no-storage-driver"
+    assert "pip install 'archdsl[postgresql]'" in diagnostic.help
+
+
 def test_a_database_file_is_a_storage_like_any_other(tmp_path, whole):
     space, storage = space_of("tpe", "two", 10), f"sqlite:///{tmp_path}/studies.db"
     run(tmp_path / "one", space, trials=4, storage=storage)
@@ -171,8 +201,9 @@ def test_a_database_file_is_a_storage_like_any_other(tmp_path, whole):
 
 
 def test_data_that_nobody_reads_is_a_mistake(tmp_path, text_file):
-    with pytest.raises(ArchError, match=r"words\.txt"):
+    with pytest.raises(ArchError, match=r"words\.txt") as caught:
         run(tmp_path, data=text_file)
+    assert caught.value.diagnostics[0].id == "unused-data"
 
 
 def test_a_space_that_cannot_be_counted_is_searched(tmp_path):
@@ -190,8 +221,20 @@ def test_a_sampler_of_one_objective_refuses_two(tmp_path):
         several = False
 
     space = FakeSpace(SEARCH.model_copy(update={"sampler": Narrow()}), OBJECTIVES["two"])
-    with pytest.raises(ArchError, match="takes one objective, and the spec has 2"):
+    with pytest.raises(ArchError, match="takes one objective, and the spec has 2") as caught:
         run(tmp_path, space)
+    assert caught.value.diagnostics[0].id == "one-objective"
+
+
+def test_a_component_that_only_has_a_name_is_refused(tmp_path):
+    space = FakeSpace(SEARCH.model_copy(update={"sampler": Bare()}), OBJECTIVES["one"])
+    with pytest.raises(ArchError, match="the sampler `bare` cannot be used") as caught:
+        run(tmp_path, space)
+    assert caught.value.diagnostics[0].id == "unusable-component"
+
+
+class Bare(Sampler):
+    name: ClassVar[str] = "bare"
 
 
 def test_a_spec_without_a_task_says_so(tmp_path):
@@ -200,8 +243,9 @@ def test_a_spec_without_a_task_says_so(tmp_path):
             arch = super().decide(choose)
             return type("Bare", (type(arch),), {"tasks": {}})(arch.assignment, arch.choices)
 
-    with pytest.raises(ArchError, match="no task"):
+    with pytest.raises(ArchError, match="no task") as caught:
         run(tmp_path, NoTask(SEARCH))
+    assert caught.value.diagnostics[0].id == "nothing-to-learn"
 
 
 def test_ctrl_c_leaves_a_study_that_goes_on(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from archdsl.search.validation import benchmark, encoders, nas_bench_nlp, valida
 from archdsl.search.validation.agreement import Judge
 from archdsl.search.validation.nas_bench_nlp import language_model
 from archdsl.search.validation.probe import Probe
+from archdsl.search.validation.scoring import timed
 
 DATA = Path(os.environ.get("ARCHDSL_DATA", "data"))
 
@@ -114,7 +115,7 @@ def linear(inputs: int, outputs: int) -> int:
 
 
 def test_an_encoder_has_the_widths_it_was_trained_with():
-    entry = encoders.read([ENCODER]).entries[0]
+    entry = encoders.FORMAT.read([ENCODER]).entries[0]
     norm = 2 * 256
     layer = 4 * linear(256, 256) + norm
     layer += linear(256, 512) + 2 * linear(512, 512) + linear(512, 256) + norm
@@ -142,6 +143,11 @@ def test_every_published_decoder_has_its_published_parameters():
     known = benchmark(published("decoder_lms/random_TransXL_lm1b.jsonl"))
     some = known.entries[::30]
     assert [cost(entry.text) - entry.tables for entry in some] == [entry.params for entry in some]
+
+
+@pytest.mark.parametrize(("count", "places"), [(3, [2]), (16, [15]), (40, [15, 31])])
+def test_times_are_taken_of_some_that_are_not_a_processs_first(count, places):
+    assert [place for place, is_timed in enumerate(timed(count)) if is_timed] == places
 
 
 def test_what_diverged_or_has_no_result_is_kept_without_one(tmp_path):

@@ -67,9 +67,23 @@ def test_a_verdict_is_what_it_will_be_when_all_have_ended(seed):
 def test_a_rung_waits_for_those_before_that_may_reach_it():
     mine = trial(2, score=0.0, rungs=(0.5,))
     reached = trial(0, "fail", rungs=(0.9,))
-    assert at_rung(mine, [reached, trial(1), mine], 0, HALF, ["maximize"]) == "wait"
-    assert at_rung(mine, [reached, trial(1, "pruned"), mine], 0, HALF, ["maximize"]) == "cut"
-    assert at_rung(mine, [reached, trial(1, "pruned"), mine], 0, HALF, ["minimize"]) == "on"
+    assert at_rung(mine, [reached, trial(1), mine], 0, 1, HALF, ["maximize"]) == "wait"
+    assert at_rung(mine, [reached, trial(1, "pruned"), mine], 0, 1, HALF, ["maximize"]) == "cut"
+    assert at_rung(mine, [reached, trial(1, "pruned"), mine], 0, 1, HALF, ["minimize"]) == "on"
+
+
+@pytest.mark.parametrize(("foretold", "verdict"), [(1.0, "cut"), (-1.0, "on")])
+def test_a_rung_cuts_as_far_as_it_has_foretold_the_last_one(foretold, verdict):
+    earlier = [trial(n, "complete", rungs=(float(n), foretold * n)) for n in range(10)]
+    mine = trial(20, rungs=(2.5,))
+    assert at_rung(mine, [*earlier, mine], 0, 1, HALF, ["maximize"]) == verdict
+
+
+def test_a_rung_waits_for_the_ends_it_is_measured_by_and_for_no_newer_ones():
+    mine = trial(20, rungs=(0.5,))
+    old, new = (trial(number, rungs=(0.9,)) for number in (11, 12))
+    assert at_rung(mine, [old, mine], 0, 1, HALF, ["maximize"]) == "wait"
+    assert at_rung(mine, [new, mine], 0, 1, HALF, ["maximize"]) == "cut"
 
 
 # --- signs of life --------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ not depend on the order of results every trial must be equal to the undisturbed 
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.studies.kill import COMMAND, ROOT, SPEC, fact, folder_with
+from tests.studies.kill import COMMAND, ROOT, SPEC, arguments, demanding, fact, folder_with
 
 CLUSTER_SPEC = (
     SPEC.replace("sampler = tpe", "sampler = SAMPLER")
@@ -236,24 +235,19 @@ def judge(calm: Outcome, rough: Outcome, trials: int, sampler: str) -> None:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, kills=30, trials=200)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sampler", default="random")
     parser.add_argument("--storage", default="postgresql", help="postgresql, sqlite or a URL")
     options = parser.parse_args()
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit("ended")
     )  # the server and the workers end too
-    try:
+    with demanding():
         study(
             options.trials, options.workers, options.kills, options.seed, options.sampler,
             options.storage,
         )  # fmt: skip
-    except AssertionError as error:
-        sys.exit(f"broken: {error}")
 
 
 if __name__ == "__main__":

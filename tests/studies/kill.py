@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -206,17 +207,29 @@ def compare(found: Facts, expected: Facts, what: str, keys_only: bool = False) -
     print(f"{what}: the same {len(found)} trials, none twice")
 
 
-def main() -> None:
-    """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=50)
+def arguments(about: str | None, kills: int, trials: int) -> argparse.ArgumentParser:
+    """What every study of kills is asked."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--kills", type=int, default=kills)
+    parser.add_argument("--trials", type=int, default=trials)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    return parser
+
+
+@contextmanager
+def demanding() -> Iterator[None]:
+    """End with a word and exit status 1 where something that was promised is not so."""
     try:
-        study(options.trials, options.kills, options.seed)
+        yield
     except AssertionError as error:
         sys.exit(f"broken: {error}")
+
+
+def main() -> None:
+    """Run the study."""
+    options = arguments(__doc__, kills=5, trials=50).parse_args()
+    with demanding():
+        study(options.trials, options.kills, options.seed)
 
 
 if __name__ == "__main__":
