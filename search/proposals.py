@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -23,7 +24,7 @@ from archdsl.search.distributions import distribution, suggest
 from archdsl.search.promotion import standings
 from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import ARCH, Record, signed
-from archdsl.search.samplers import OptunaSampler
+from archdsl.search.samplers.base import OptunaSampler
 from archdsl.search.seeds import seed_of
 from archdsl.search.sites import counted, every, value
 from archdsl.search.walks import MOST, Walks
@@ -34,8 +35,14 @@ if TYPE_CHECKING:
 ATTEMPTS = 100
 """Proposals of the sampler that may be infeasible or known before uniform draws take over."""
 
+REPEATS = 3
+"""How often a sampler may propose again what was just refused before uniform draws take over."""
+
 DRAWS = 200
-"""Uniform draws that may be known before the space counts as exhausted, or is walked if small."""
+"""Uniform draws that may be known before the space counts as exhausted, or is walked if small.
+
+A space of at most so many is walked at once, and the draw is from what is left.
+"""
 
 WALKED = 4096
 """The largest space that is walked through to find what is left."""
@@ -118,7 +125,7 @@ class Proposer:
         return (
             self._queued(taken)
             or self._asked(records, seed, taken, effort)
-            or self._drawn(seed, taken, effort)
+            or (self._remaining if self._few else self._drawn)(seed, taken, effort)
             or self._left(taken, effort)
         )
 
@@ -129,7 +136,7 @@ class Proposer:
     def _asked(
         self, records: Sequence[Record], seed: int, taken: Collection[str], effort: Effort
     ) -> Proposal | None:
-        study = self._mirror(records, seed)
+        study, refused, repeats = self._mirror(records, seed), set[str](), 0
         for _ in range(ATTEMPTS):
             trial = study.ask()
             effort.asked += 1
@@ -139,7 +146,31 @@ class Proposer:
                 return found
             effort.infeasible += arch is None
             study.tell(trial, state=TrialState.FAIL)
+            place = repr(trial.params)
+            repeats += place in refused
+            if repeats == REPEATS:
+                return None
+            refused.add(place)
         return None
+
+    @cached_property
+    def _few(self) -> bool:
+        size = counted(self.space)
+        return size is not None and size <= DRAWS
+
+    @cached_property
+    def _feasible(self) -> list[tuple[str, Arch]]:
+        """All of a small space that keeps the constraints, with their keys."""
+        archs = every(self.space, made=self.walks.arch)
+        kept = [arch for arch in archs if self.space.feasible(arch)]
+        return [(self._about(arch)[ARCH]["key"], arch) for arch in kept]
+
+    def _remaining(self, seed: int, taken: Collection[str], effort: Effort) -> Proposal | None:
+        """A uniform draw from what was not tried of a small space."""
+        left = [arch for key, arch in self._feasible if key not in taken]
+        effort.drawn += bool(left)
+        draw = Random(seed_of(seed, "draw"))
+        return self._accepted(draw.choice(left), taken, effort) if left else None
 
     def _drawn(self, seed: int, taken: Collection[str], effort: Effort) -> Proposal | None:
         for draw in range(DRAWS):

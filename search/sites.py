@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from archdsl.diagnostics import ArchError
@@ -48,18 +49,23 @@ def located(space: Space, assignment: Mapping[str, int]) -> Arch | None:
     return arch
 
 
-def every(space: Space, behind: Sequence[int] | None = None) -> Iterator[Arch]:
+def every(
+    space: Space, behind: Sequence[int] | None = None,
+    made: Callable[[Callable[[Site], int]], Arch | None] | None = None,
+) -> Iterator[Arch]:  # fmt: skip
     """Every architecture of a space, in the order of its choices.
 
     Args:
         space: all candidates.
         behind: the decisions of the architecture to go on from, in the order they are asked.
+        made: gives the architecture of a chooser; by default :func:`fitting`.
     """
+    made = made or partial(fitting, space)
     prefix = [] if behind is None else _after(space, list(behind))
     while prefix is not None:
         taken: list[int] = []
         sizes: list[int] = []
-        arch = fitting(space, _following(prefix, taken, sizes))
+        arch = made(_following(prefix, taken, sizes))
         if arch is not None:
             yield arch
         prefix = _next(taken, sizes)

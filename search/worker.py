@@ -173,7 +173,7 @@ def _read(stream: IO[str], messages: queue.Queue[Mapping[str, Any] | None]) -> N
         for line in stream:
             messages.put(json.loads(line))
     except ValueError:
-        pass
+        pass  # half a line of a killed process, or a pipe that `stop` closed: the end, as `None` says
     messages.put(None)
 
 
@@ -182,7 +182,7 @@ def _close(stream: IO[str] | None) -> None:
         if stream is not None:
             stream.close()
     except OSError:
-        pass
+        pass  # what was still to be sent to a process that is no more
 
 
 def environment() -> dict[str, str]:

@@ -177,8 +177,17 @@ class Analysis:
 
     def depends(self, expression: Expression, on: Sequence[str] | None = None) -> bool:
         """Whether a value depends on previous states (or on those given), through assignments too."""
-        wanted = self.states if on is None else on
-        return not _sources(expression, self._sources).isdisjoint(wanted)
+        if on is not None:
+            return not _sources(expression, self._sources).isdisjoint(on)
+        if expression not in self._dependent:
+            found = _sources(expression, self._sources)
+            self._dependent[expression] = not found.isdisjoint(self.states)
+        return self._dependent[expression]
+
+    @cached_property
+    def _dependent(self) -> dict[Expression, bool]:
+        """Whether values depend on previous states, as far as it was asked: every step asks again."""
+        return {}
 
     def timeless(self, expression: Expression) -> bool:
         """Whether a value is the same at every step: made of numbers and parameters."""

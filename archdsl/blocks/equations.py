@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 ARITHMETIC = ("add", "sub", "mul", "div", "neg")
 
@@ -96,6 +97,18 @@ class Apply:
     function: str
     arguments: tuple[Expression, ...]
     options: tuple[tuple[str, Setting], ...] = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Kept, for every step of a cell looks its calls up."""
+        return hash((self.function, self.arguments, self.options))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Without the hash, which is another one in another process."""
+        return Apply, (self.function, self.arguments, self.options)
 
 
 Expression = Constant | Name | Apply

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from archdsl.blocks.asking import Metric
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from archdsl.search.metrics.evidence import Evidence
@@ -68,6 +70,25 @@ def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def norms(tensors: Sequence[torch.Tensor], order: int = 2) -> list[float]:
+    """The vector norm of each tensor, in a few operations however many there are."""
+    import torch
+
+    if not tensors:
+        return []
+    found: list[float] = torch.stack(torch._foreach_norm(list(tensors), order)).double().tolist()
+    return found
+
+
+def saliency(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> float:
+    """``Σ|w·g|`` over the elements of weights and of their gradients."""
+    import torch
+
+    if not weights:
+        return 0.0
+    return sum(norms(torch._foreach_mul(list(weights), list(gradients)), 1))
+
+
 def covariance_score(rows: torch.Tensor) -> float:
     """S(R) = −Σ_i [ln(v_i + k) + 1/(v_i + k)] over the eigenvalues v of the rows' correlation R.
 
@@ -106,11 +127,12 @@ def correlation(rows: torch.Tensor) -> torch.Tensor:
         wide = torch.where(mean.isfinite(), wide, 0.0)
         mean = wide.mean(1, keepdim=True)
     centred = wide - mean
-    size = centred.norm(dim=1, keepdim=True)
-    whole = (size.square() + rows.shape[1] * mean.square()).sqrt()
-    dead = size <= 1e-12 * whole.clamp_min(1e-12)
-    unit = torch.where(dead, 0.0, centred.div_(size.clamp_min(1e-300)))
-    return unit @ unit.T
+    product = centred @ centred.T
+    size = product.diagonal()
+    whole = size + rows.shape[1] * mean[:, 0].square()
+    dead = size <= 1e-24 * whole.clamp_min(1e-24)
+    scale = torch.where(dead, 0.0, size.clamp_min(1e-300).rsqrt())
+    return product * scale[:, None] * scale
 
 
 def cosine_score(rows: torch.Tensor) -> float:

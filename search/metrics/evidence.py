@@ -7,11 +7,10 @@ metric costs what its own arithmetic costs.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +34,11 @@ TABLES = (*EMBEDDINGS, Head)
 TOKENS = 2048
 """About how many tokens one look takes; at least 8 sequences and at most 32."""
 
-BACKWARD = frozenset(
-    {Need.JACOBIAN, Need.GRADIENTS, Need.HIDDEN_GRADIENTS, Need.SECOND, Need.CURVATURE}
-)
-"""Needs that take a backward pass."""
+PROBES = 4
+"""One sequence in so many keeps its last target alone."""
+
+BACKWARD = frozenset({Need.JACOBIAN, Need.GRADIENTS, Need.HIDDEN_GRADIENTS})
+"""Needs that take the backward pass."""
 
 
 @dataclass
@@ -50,12 +50,14 @@ class Mixer:
         module: itself.
         inputs: what it was given, ``[B, T, D_i]`` each: a stream, or queries, keys, values, gates.
         output: what it gave, ``[B, T, D]``.
+        gradient: of the loss with respect to that, where it was asked for.
     """
 
     name: str
     module: nn.Module
     inputs: tuple[Tensor, ...]
     output: Tensor
+    gradient: Tensor | None = None
 
 
 class Spectra:
@@ -85,7 +87,7 @@ class Evidence:
         mixers: mixers and cells in the order they ran.
         embedded: the embedded tokens ``[B, T, E]``.
         pulled: gradient of the loss with respect to them.
-        probed: the position of each sequence whose loss was taken, ``[B]``.
+        probed: the position of a sequence's only target, ``[B]``; -1 where it has several.
         tables: paths of the embedding and of the head.
         names: of the parameters that the loss reaches.
         weights: those parameters.
@@ -96,7 +98,6 @@ class Evidence:
         curved: the Hessian of the second batch times its gradient, by name.
         noised: gradients at the embedded tokens with noise, by its size.
         residual: whether the model has a stream that layers add to.
-        seconds: what each part of the look took.
     """
 
     arch: Arch
@@ -115,7 +116,6 @@ class Evidence:
     curved: dict[str, Tensor] = field(default_factory=dict)
     noised: dict[float, Tensor] = field(default_factory=dict)
     residual: bool = False
-    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def hidden(self) -> list[Tensor]:
@@ -126,23 +126,34 @@ class Evidence:
     def hidden_gradients(self) -> list[Tensor]:
         """Gradient of the loss with respect to each of them; zeros where it does not reach."""
         return [
-            torch.zeros_like(m.output) if m.output.grad is None else m.output.grad
-            for m in self.mixers
+            torch.zeros_like(m.output) if m.gradient is None else m.gradient for m in self.mixers
         ]
 
-    @property
+    @cached_property
     def jacobian(self) -> Tensor | None:
-        """Gradient of the loss with respect to the embedded tokens, [B, T·E]."""
-        return None if self.pulled is None else self.pulled.flatten(1)
+        """Gradient of the loss with respect to the embedded tokens, [N, T·E].
+
+        Of the N sequences with all their targets; of every one where none has several.
+        """
+        return None if self.pulled is None else self.whole(self.pulled).flatten(1)
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """The rows [B, …] of the sequences with all their targets; all rows where none has several."""
+        several = None if self.probed is None else self.probed < 0
+        return rows if several is None or not bool(several.any()) else rows[several]
 
     @cached_property
     def reach(self) -> Tensor | None:
-        """Size of the gradient at the tokens so many steps before the loss: [T], zeros beyond."""
+        """Size of the gradient at the tokens so many steps before the loss: [T], zeros beyond.
+
+        Over the sequences with one target.
+        """
         if self.pulled is None or self.probed is None:
             return None
-        size = self.pulled.detach().norm(dim=-1).double().square()
+        alone = self.probed >= 0
+        size = self.pulled[alone].norm(dim=-1).double().square()
         place = torch.arange(self.length, device=size.device)
-        lag = self.probed[:, None] - place
+        lag = self.probed[alone][:, None] - place
         seen = torch.zeros(self.length, dtype=size.dtype, device=size.device)
         seen.index_add_(0, lag.clamp_min(0).flatten(), torch.where(lag >= 0, size, 0.0).flatten())
         return seen.sqrt()
@@ -164,7 +175,7 @@ class Evidence:
 
         return None if self.embedded is None or not self.mixers else recall(self)
 
-    @property
+    @cached_property
     def matrices(self) -> dict[str, Tensor]:
         """The weights with two axes or more by name, without the tables of tokens."""
         pairs = zip(self.names, self.weights, strict=True)
@@ -174,6 +185,7 @@ class Evidence:
             if weight.dim() > 1 and name.rpartition(".")[0] not in self.tables
         }
 
+    @cached_property
     def mixer_matrices(self) -> list[tuple[Tensor, Tensor]]:
         """The matrices of the mixers and of the projections around them, each with its gradient."""
         gradients = dict(zip(self.names, self.gradients, strict=True))
@@ -183,6 +195,15 @@ class Evidence:
             for name, weight in self._around(mixer.name).items()
         }
         return [(weight, gradients[name]) for name, weight in found.items()]
+
+    @cached_property
+    def nuclear(self) -> list[tuple[float, float]]:
+        """Nuclear norms of those matrices and of their gradients, which take a decomposition each."""
+
+        def norm(matrices: Tensor) -> float:
+            return float(torch.linalg.matrix_norm(matrices.double(), "nuc").sum())
+
+        return [(norm(weight), norm(gradient)) for weight, gradient in self.mixer_matrices]
 
     def _around(self, mixer: str) -> dict[str, Tensor]:
         """The mixer's own matrices; those of its component where it has none."""
@@ -212,18 +233,60 @@ def gather(
     model.eval()
     device = next(model.parameters()).device
     tokens, targets = look(task, seed, device, sequences)
-    evidence = Evidence(arch, tokens.shape[1], probed=(targets != IGNORED).int().argmax(1))
-    evidence.residual = any(isinstance(module, ResidualSum) for module in model.modules())
-    with watched(model, needs, evidence), _timed(evidence, "forward"):
+    evidence = Evidence(arch, tokens.shape[1], probed=_only(targets))
+    _describe(evidence, model, needs)
+    with watched(model, needs, evidence):
         loss = model.loss(tokens, targets)
     if needs & BACKWARD:
-        with _timed(evidence, "backward"):
-            loss.backward()
-    _keep(evidence, model, needs)
-    model.zero_grad(set_to_none=True)
+        _pull(evidence, loss, needs)
+    evidence.weights = [weight.detach() for weight in evidence.weights]
+    if evidence.embedded is not None:
+        evidence.embedded = evidence.embedded.detach()
+    if Need.SIGNS in needs:
+        evidence.codes = torch.cat([(value > 0).flatten(1) for value in evidence.hidden], 1)
     other = look(task, seed + 1, device, sequences) if Need.SECOND in needs else (tokens, targets)
     _further(evidence, model, needs, (tokens, targets), other)
     return evidence
+
+
+def _only(targets: Tensor) -> Tensor:
+    """Where the only target of each sequence stands, -1 where there are several: ``[B]``."""
+    learned = targets != IGNORED
+    return torch.where(learned.sum(1) == 1, learned.int().argmax(1), -1)
+
+
+def _describe(evidence: Evidence, model: nn.Module, needs: frozenset[Need]) -> None:
+    """What can be said of the model before anything runs."""
+    modules = list(model.named_modules())
+    evidence.residual = any(isinstance(module, ResidualSum) for _, module in modules)
+    if needs & {Need.GRADIENTS, Need.WEIGHTS}:
+        evidence.tables = frozenset(n for n, module in modules if isinstance(module, TABLES))
+        pairs = list(model.named_parameters())
+        evidence.names = [name for name, _ in pairs]
+        evidence.weights = [weight for _, weight in pairs]
+
+
+def _pull(evidence: Evidence, loss: Tensor, needs: frozenset[Need]) -> None:
+    """The gradients that are needed, and no others; parameters that the loss misses are dropped."""
+    embedded = evidence.embedded if Need.JACOBIAN in needs else None
+    mixers = evidence.mixers if Need.HIDDEN_GRADIENTS in needs else []
+    wanted = [embedded] if embedded is not None else []
+    hidden = [mixer for mixer in mixers if mixer.output.requires_grad]
+    weights = evidence.weights if Need.GRADIENTS in needs else []
+    inputs = [*wanted, *(mixer.output for mixer in hidden), *weights]
+    if not inputs:
+        return
+    found = iter(torch.autograd.grad(loss, inputs, allow_unused=True))
+    evidence.pulled = next(found) if wanted else None
+    for mixer in hidden:
+        mixer.gradient = next(found)
+    if weights:
+        reached = [
+            pair for pair in zip(evidence.names, weights, found, strict=True) if pair[2] is not None
+        ]
+        evidence.names = [name for name, _, _ in reached]
+        evidence.weights = [weight for _, weight, _ in reached]
+        evidence.gradients = [gradient for _, _, gradient in reached]
 
 
 Look = tuple[Tensor, Tensor]
@@ -238,17 +301,14 @@ def _further(
 
     tokens, targets = first
     if Need.SYNFLOW in needs:
-        with _timed(evidence, Need.SYNFLOW.name):
-            evidence.synflow = passes.synflow(model, tokens[:1, : passes.FLOW])
+        evidence.synflow = passes.synflow(model, tokens[:1, : passes.FLOW])
     if needs & {Need.SECOND, Need.CURVATURE}:
-        with _timed(evidence, Need.SECOND.name):
-            evidence.second = passes.gradients(model, *other)
+        evidence.second = passes.gradients(model, *other)
         if Need.CURVATURE in needs:
-            with _timed(evidence, Need.CURVATURE.name):
-                evidence.curved = passes.curvature(model, evidence.second, *other)
+            evidence.curved = passes.curvature(model, evidence.second, *other)
     if Need.NOISE in needs:
-        with _timed(evidence, Need.NOISE.name):
-            evidence.noised = passes.noised(model, embedding(model), tokens, targets)
+        noised = passes.noised(model, embedding(model), tokens, targets)
+        evidence.noised = {size: evidence.whole(rows) for size, rows in noised.items()}
 
 
 def look(
@@ -256,24 +316,24 @@ def look(
 ) -> tuple[Tensor, Tensor]:
     """The sequences every architecture is looked at with: tokens and targets [B, T].
 
-    There are ``count`` of them, or as many as :data:`TOKENS` asks for.
-
-    Only the last learned position of a sequence keeps its target, so that gradients at earlier tokens
-    say how far back the model reaches.
+    There are ``count`` of them, or as many as :data:`TOKENS` asks for. One in :data:`PROBES`, the last
+    ones, keeps only its last learned position: its gradients at earlier tokens say how far back the
+    model reaches. The others keep all that the task has them learn, so that the gradients of weights are
+    those of the task's loss.
     """
-    count = count or max(8, min(32, TOKENS // task.positions))
-    tokens, targets = (torch.from_numpy(part).to(device) for part in task.batch(count, seed, 0))
+    tokens, targets = _sequences(task, seed, count or max(8, min(32, TOKENS // task.positions)))
+    return tokens.to(device), targets.to(device)
+
+
+@lru_cache(maxsize=8)
+def _sequences(task: LearningTask, seed: int, count: int) -> tuple[Tensor, Tensor]:
+    """The sequences of :func:`look`: the same for every architecture, so drawn once."""
+    tokens, targets = map(torch.from_numpy, task.batch(count, seed, 0))
     learned = targets != IGNORED
     last = learned.shape[1] - 1 - learned.int().flip(1).argmax(1)
-    kept = torch.arange(learned.shape[1], device=device) == last[:, None]
+    kept = torch.arange(learned.shape[1]) == last[:, None]
+    kept[: len(kept) - max(1, len(kept) // PROBES)] = True
     return tokens, torch.where(kept, targets, IGNORED)
-
-
-@contextmanager
-def _timed(evidence: Evidence, part: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    evidence.seconds[part] = time.perf_counter() - start
 
 
 @contextmanager
@@ -281,9 +341,8 @@ def watched(model: Any, needs: frozenset[Need], evidence: Evidence) -> Iterator[
     """Collect what mixers and the embedding give in the passes inside."""
     with ExitStack() as hooks:
         if needs & {Need.HIDDEN, Need.SIGNS, Need.HIDDEN_GRADIENTS}:
-            retain = Need.HIDDEN_GRADIENTS in needs
             for name, module in hidden_modules(model):
-                hooks.enter_context(_hooked(module, _seen(evidence, name, retain)))
+                hooks.enter_context(_hooked(module, _seen(evidence, name)))
         if needs & {Need.JACOBIAN, Need.HIDDEN}:
             hooks.enter_context(_hooked(embedding(model), _embedded(evidence)))
         yield
@@ -292,15 +351,12 @@ def watched(model: Any, needs: frozenset[Need], evidence: Evidence) -> Iterator[
 Hook = Callable[[nn.Module, Any, Any], None]
 
 
-def _seen(evidence: Evidence, name: str, retain: bool) -> Hook:
+def _seen(evidence: Evidence, name: str) -> Hook:
     """Note a mixer's pass; a mixer that runs more than once is noted every time."""
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        value = _first(output)
         given = tuple(part.detach() for part in inputs if isinstance(part, Tensor))
-        if retain and value.requires_grad:
-            value.retain_grad()
-        evidence.mixers.append(Mixer(name, module, given, value))
+        evidence.mixers.append(Mixer(name, module, given, _first(output)))
 
     return hook
 
@@ -308,7 +364,6 @@ def _seen(evidence: Evidence, name: str, retain: bool) -> Hook:
 def _embedded(evidence: Evidence) -> Hook:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         if evidence.embedded is None and output.requires_grad:
-            output.retain_grad()
             evidence.embedded = output
 
     return hook
@@ -339,24 +394,3 @@ def _first(output: Any) -> Tensor:
     while not isinstance(output, Tensor):
         output = output[0]
     return output
-
-
-def _keep(evidence: Evidence, model: nn.Module, needs: frozenset[Need]) -> None:
-    """What the pass left behind, as the needs ask."""
-    if Need.SIGNS in needs:
-        evidence.codes = torch.cat([(value > 0).flatten(1) for value in evidence.hidden], 1)
-    if evidence.embedded is not None:
-        evidence.pulled, evidence.embedded = evidence.embedded.grad, evidence.embedded.detach()
-    if needs & {Need.GRADIENTS, Need.WEIGHTS}:
-        _keep_weights(evidence, model, needs)
-
-
-def _keep_weights(evidence: Evidence, model: nn.Module, needs: frozenset[Need]) -> None:
-    reached = Need.GRADIENTS in needs
-    pairs = [(n, p) for n, p in model.named_parameters() if p.grad is not None or not reached]
-    evidence.tables = frozenset(
-        name for name, module in model.named_modules() if isinstance(module, TABLES)
-    )
-    evidence.names = [name for name, _ in pairs]
-    evidence.weights = [weight.detach() for _, weight in pairs]
-    evidence.gradients = [weight.grad for _, weight in pairs if weight.grad is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from archdsl.search.metrics.base import Need, TrainingFree
+from archdsl.search.metrics.base import Need, TrainingFree, norms
 
 if TYPE_CHECKING:
     from archdsl.search.metrics.evidence import Evidence
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class GradNorm(TrainingFree):
     """Σ‖∂L/∂w‖₂ over parameters.
 
-    "Zero-Cost Proxies for Lightweight NAS" (Abdelfattah et al., ICLR 2021).
+    "Zero-Cost Proxies for Lightweight NAS" (Abdelfattah et al., ICLR 2021); the loss is that of
+    :mod:`.snip`.
     """
 
     name: ClassVar[str] = "grad_norm"
@@ -21,4 +22,4 @@ class GradNorm(TrainingFree):
 
     def measure(self, evidence: Evidence) -> float:
         """The sum of the norms."""
-        return sum(float(gradient.norm()) for gradient in evidence.gradients)
+        return sum(norms(evidence.gradients))

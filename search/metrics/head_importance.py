@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from archdsl.search.metrics.base import Need, TrainingFree
+from archdsl.search.metrics.base import Need, TrainingFree, saliency
 
 if TYPE_CHECKING:
     from archdsl.search.metrics.evidence import Evidence
@@ -24,6 +24,6 @@ class HeadImportance(TrainingFree):
 
     def measure(self, evidence: Evidence) -> float:
         """In nats."""
-        terms = [(weight * gradient).abs() for weight, gradient in evidence.mixer_matrices()]
-        total = sum(float(term.sum()) for term in terms)
-        return total / max(sum(term.numel() for term in terms), 1) if self.mean else total
+        pairs = evidence.mixer_matrices
+        total = saliency([weight for weight, _ in pairs], [gradient for _, gradient in pairs])
+        return total / max(sum(weight.numel() for weight, _ in pairs), 1) if self.mean else total

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from math import inf, log, sqrt
+from math import hypot, inf, log
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from archdsl.search.metrics.base import norms, saliency
 from archdsl.search.seeds import seed_of
 
 FLOW = 8
@@ -30,12 +31,14 @@ def synflow(model: nn.Module, tokens: Tensor) -> float:
     logarithm is taken in float64, and the pass is repeated in float64 where float32 overflows. A layer
     norm turns ones into zeros: where nothing flows, absolute embeddings take the place of the ones.
     """
-    total = _flow(model, tokens, torch.ones_like)
+    change: Callable[[Tensor], Tensor] = torch.ones_like
+    total = _flow(model, tokens, change)
     if total == 0:
-        total = _flow(model, tokens, torch.abs)
+        change = torch.abs
+        total = _flow(model, tokens, change)
     if not 0 < total < inf:
         dtype = next(model.parameters()).dtype
-        total = _flow(model.double(), tokens, torch.ones_like)
+        total = _flow(model.double(), tokens, change)
         model.to(dtype)
     return log(total) if 0 < total < inf else -inf
 
@@ -43,32 +46,23 @@ def synflow(model: nn.Module, tokens: Tensor) -> float:
 def _flow(model: nn.Module, tokens: Tensor, change: Callable[[Tensor], Tensor]) -> float:
     from archdsl.search.metrics.evidence import embedding
 
-    with _absolute(model), _changed(embedding(model), change):
-        model(tokens).sum().backward()
-        pairs = [(p.detach(), p.grad) for p in model.parameters() if p.grad is not None]
-        total = sum(float((weight * gradient).abs().double().sum()) for weight, gradient in pairs)
-    model.zero_grad(set_to_none=True)
-    return total
+    weights = list(model.parameters())
+    with _restored(weights), _changed(embedding(model), change):
+        torch._foreach_abs_([weight.detach() for weight in weights])
+        found = torch.autograd.grad(model(tokens).sum(), weights, allow_unused=True)
+        reached = [(w.detach(), g) for w, g in zip(weights, found, strict=True) if g is not None]
+        return saliency([w for w, _ in reached], [g for _, g in reached])
 
 
 @contextmanager
-def _absolute(model: nn.Module) -> Iterator[None]:
-    with _restored(model):
-        for parameter in model.parameters():
-            parameter.detach().abs_()
-        yield
-
-
-@contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
+def _restored(weights: list[nn.Parameter]) -> Iterator[None]:
     """Give the parameters their values back at the end."""
-    kept = [parameter.detach().clone() for parameter in model.parameters()]
+    values = [weight.detach() for weight in weights]
+    kept = [value.clone() for value in values]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for parameter, before in zip(model.parameters(), kept, strict=True):
-                parameter.copy_(before)
+        torch._foreach_copy_(values, kept)
 
 
 @contextmanager
@@ -83,10 +77,9 @@ def _changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[
 
 def gradients(model: Any, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """The gradient of the loss for every parameter that it reaches, by name; none is left behind."""
-    model.loss(tokens, targets).backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad(set_to_none=True)
-    return found
+    names, weights = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(model.loss(tokens, targets), weights, allow_unused=True)
+    return {name: g for name, g in zip(names, found, strict=True) if g is not None}
 
 
 def curvature(
@@ -98,17 +91,13 @@ def curvature(
     batch's gradient. ``ε`` moves the weights by :data:`STEP` of their length.
     """
     weights = dict(model.named_parameters())
-    length = _norm(weights[name].detach() for name in gradient)
-    size = STEP * length / max(_norm(gradient.values()), 1e-30)
-    with _restored(model):
+    length = hypot(*norms([weights[name].detach() for name in gradient]))
+    size = STEP * length / max(hypot(*norms(list(gradient.values()))), 1e-30)
+    with _restored(list(weights.values())):
         for name, part in gradient.items():
             weights[name].detach().add_(part, alpha=size)
         moved = gradients(model, tokens, targets)
     return {name: (moved[name] - part) / size for name, part in gradient.items()}
-
-
-def _norm(parts: Iterable[Tensor]) -> float:
-    return sqrt(sum(float(part.double().square().sum()) for part in parts))
 
 
 def noised(model: Any, table: nn.Module, tokens: Tensor, targets: Tensor) -> dict[float, Tensor]:
@@ -129,8 +118,7 @@ def noised(model: Any, table: nn.Module, tokens: Tensor, targets: Tensor) -> dic
             return value
 
         with _changed(table, disturbed):
-            model.loss(tokens, targets).backward()
-        model.zero_grad(set_to_none=True)
-        if kept and kept[0].grad is not None:
-            found[size] = kept[0].grad.flatten(1)
+            loss = model.loss(tokens, targets)
+        if kept:
+            found[size] = torch.autograd.grad(loss, kept)[0].flatten(1)
     return found

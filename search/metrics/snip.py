@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from archdsl.search.metrics.base import Need, TrainingFree
+from archdsl.search.metrics.base import Need, TrainingFree, saliency
 
 if TYPE_CHECKING:
     from archdsl.search.metrics.evidence import Evidence
@@ -14,7 +14,8 @@ class Snip(TrainingFree):
     """Σ|w·∂L/∂w| over all parameters.
 
     "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (Lee et al., ICLR 2019), summed
-    over the network as in "Zero-Cost Proxies for Lightweight NAS" (Abdelfattah et al., ICLR 2021).
+    over the network as in "Zero-Cost Proxies for Lightweight NAS" (Abdelfattah et al., ICLR 2021). ``L``
+    is the task's loss on one batch; see :func:`archdsl.search.metrics.evidence.look` for its targets.
     """
 
     name: ClassVar[str] = "snip"
@@ -22,5 +23,4 @@ class Snip(TrainingFree):
 
     def measure(self, evidence: Evidence) -> float:
         """The sum, in nats."""
-        pairs = zip(evidence.weights, evidence.gradients, strict=True)
-        return sum(float((weight * gradient).abs().sum()) for weight, gradient in pairs)
+        return saliency(evidence.weights, evidence.gradients)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log, sqrt
 from typing import TYPE_CHECKING, ClassVar
 
-from archdsl.search.metrics.base import Need, TrainingFree
+from archdsl.search.metrics.base import Need, TrainingFree, norms
 
 if TYPE_CHECKING:
     from archdsl.search.metrics.evidence import Evidence
@@ -25,11 +25,11 @@ class SpectralCapacity(TrainingFree):
     def measure(self, evidence: Evidence) -> float:
         """In nats."""
         total = 0.0
-        for weight in evidence.matrices.values():
+        matrices = list(evidence.matrices.values())
+        for weight, length in zip(matrices, norms(matrices), strict=True):
             rows, columns = weight.shape[-2:]
             count = weight.numel() // (rows * columns)
-            variance = float(weight.double().square().mean())
-            total += count * capacity(rows, columns, variance)
+            total += count * capacity(rows, columns, length**2 / weight.numel())
         return total
 
 

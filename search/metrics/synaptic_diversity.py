@@ -24,11 +24,5 @@ class SynapticDiversity(TrainingFree):
 
     def measure(self, evidence: Evidence) -> float:
         """In nats."""
-        import torch
-
-        terms = [
-            float(torch.linalg.matrix_norm(weight.double(), "nuc").sum())
-            * float(torch.linalg.matrix_norm(gradient.double(), "nuc").sum())
-            for weight, gradient in evidence.mixer_matrices()
-        ]
+        terms = [weight * gradient for weight, gradient in evidence.nuclear]
         return sum(terms) / (max(len(terms), 1) if self.mean else 1)

@@ -2,30 +2,31 @@
 
 A file of published results becomes texts of the language; each is read, compiled and scored as any
 candidate of a search is, and every score is compared with what the architecture reached after training.
-To add a benchmark: write a module that reads its records into a :class:`.base.Benchmark`, and put it in
-:data:`READERS` under the key that tells its records from others.
+To add a benchmark: write a module whose ``FORMAT`` is a :class:`.base.Format` that reads its records, and
+put it in :data:`FORMATS` under the key that tells its records from others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from archdsl.search.validation import decoders, encoders, nas_bench_nlp
-from archdsl.search.validation.base import Benchmark, Reader, records, unknown
+from archdsl.search.validation.base import Benchmark, Format, records, unknown
 
 if TYPE_CHECKING:
     from archdsl.search.validation.agreement import Agreement
     from archdsl.search.validation.scoring import Scored
 
-READERS: dict[str, Reader] = {
-    "recipe": nas_bench_nlp.read,
-    "encoder_layers": encoders.read,
-    "config": decoders.read,
+FORMATS: dict[str, Format] = {
+    "recipe": nas_bench_nlp.FORMAT,
+    "encoder_layers": encoders.FORMAT,
+    "config": decoders.FORMAT,
 }
-"""What reads a file, by a key of its records."""
+"""What a file is, by a key of its records."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,11 @@ def benchmark(path: Path, limit: int | None = None) -> Benchmark:
         ArchError: the file cannot be read, or is of no known benchmark.
     """
     found = records(path)
-    reader = next((read for key, read in READERS.items() if key in found[0]), None)
-    if reader is None:
+    known = next((each for key, each in FORMATS.items() if key in found[0]), None)
+    if known is None:
         raise unknown(path, f"its records have {', '.join(sorted(map(str, found[0])))}")
     try:
-        whole = reader(found)
+        whole = known.read(found)
     except (KeyError, TypeError, ValueError) as error:
         raise unknown(path, f"a record is not as it should be ({error!r})") from None
     if limit is None or limit >= len(whole.entries):
@@ -127,7 +128,7 @@ def validate(data: Benchmark, jobs: int = 1, tell: Callable[[], object] = lambda
     known = [(e, s) for e, s in pairs if e.reached is not None]
     return Report(
         benchmark=data,
-        rows=tuple(_rows(data, known)),
+        rows=tuple(_rows(data, known, results)),
         judged=len(known),
         diverged=len(pairs) - len(known),
         different=tuple(different),
@@ -135,7 +136,7 @@ def validate(data: Benchmark, jobs: int = 1, tell: Callable[[], object] = lambda
     )
 
 
-def _rows(data: Benchmark, known: list[tuple[Any, Scored]]) -> list[Row]:
+def _rows(data: Benchmark, known: list[tuple[Any, Scored]], results: Sequence[Scored]) -> list[Row]:
     from archdsl.search.validation.agreement import Judge
 
     sizes = [s.params - e.tables for e, s in known]
@@ -148,7 +149,7 @@ def _rows(data: Benchmark, known: list[tuple[Any, Scored]]) -> list[Row]:
     rows = []
     for label in known[0][1].scores:
         values = [s.scores[label] for _, s in known]
-        seconds = sum(s.seconds[label] for _, s in known) / len(known)
+        seconds = fmean(s.seconds[label] for s in results if s.seconds)
         rows.append(Row(label, judge.agreement(values), seconds, data.paper.get(label), False))
     for label, values in baselines.items():
         rows.append(Row(label, judge.agreement(values), 0.0, data.paper.get(label), True))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,37 @@ class Benchmark:
     paper: Mapping[str, float] = field(default_factory=dict)
 
 
-Reader = Callable[[list[Any]], Benchmark]
+@dataclass(frozen=True)
+class Format:
+    """A published benchmark: what one of its records says, and what its architectures are scored with.
+
+    Args:
+        name: of the benchmark.
+        entry: reads a record.
+        vocab: symbols.
+        length: tokens of a sequence.
+        sequences: how many.
+        reached: what an entry's ``reached`` is, in words.
+        paper: what papers report, by metric: |τ|.
+    """
+
+    name: str
+    entry: Callable[[Mapping[str, Any]], Entry]
+    vocab: int
+    length: int
+    sequences: int
+    reached: str
+    paper: Mapping[str, float] = field(default_factory=dict)
+
+    def read(self, records: Iterable[Mapping[str, Any]]) -> Benchmark:
+        """The benchmark of a file's records.
+
+        Raises:
+            KeyError, TypeError, ValueError: a record is not as it should be.
+        """
+        settings = {each.name: getattr(self, each.name) for each in fields(self)}
+        del settings["entry"]
+        return Benchmark(entries=tuple(map(self.entry, records)), **settings)
 
 
 def records(path: Path) -> list[Any]:

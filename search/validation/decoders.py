@@ -11,22 +11,10 @@ from collections.abc import Mapping
 from math import log
 from typing import Any
 
-from archdsl.search.validation.base import Benchmark, Entry
+from archdsl.search.validation.base import Entry, Format
 
 SCORED_VOCAB, SCORED_SHARE = 1_000, 2
 """What networks are scored with: symbols, and every width divided by so much."""
-
-
-def read(records: list[Any]) -> Benchmark:
-    """The benchmark of a file's records."""
-    return Benchmark(
-        name="LiteTransformerSearch decoders",
-        entries=tuple(map(_entry, records)),
-        vocab=SCORED_VOCAB,
-        length=16,
-        sequences=8,
-        reached="minus the logarithm of the perplexity",
-    )
 
 
 def _entry(record: Mapping[str, Any]) -> Entry:
@@ -83,3 +71,13 @@ def _layer(width: int, heads: int, inner: int, *, pre: bool) -> list[str]:
     if pre:
         return [f"residual {{ layer_norm {mixer} }}", f"residual {{ layer_norm {channel} }}"]
     return [f"residual {{ {mixer} }} layer_norm", f"residual {{ {channel} }} layer_norm"]
+
+
+FORMAT = Format(
+    name="LiteTransformerSearch decoders",
+    entry=_entry,
+    vocab=SCORED_VOCAB,
+    length=16,
+    sequences=8,
+    reached="minus the logarithm of the perplexity",
+)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from archdsl.search.validation.base import Benchmark, Entry
+from archdsl.search.validation.base import Entry, Format
 
 VOCAB, EMBEDDING, POSITIONS = 30_522, 128, 512
 """ELECTRA-small's: symbols, width of the table, learned positions."""
@@ -33,19 +33,6 @@ OPERATIONS = {
     ("LT", "DFT"): "linear(bias = true) fourier(dft, heads = {heads}) linear(bias = true)",
     ("LT", "DCT"): "linear(bias = true) fourier(dct, heads = {heads}) linear(bias = true)",
 }
-
-
-def read(records: list[Any]) -> Benchmark:
-    """The benchmark of a file's records."""
-    return Benchmark(
-        name="FlexiBERT encoders (GLUE)",
-        entries=tuple(map(_entry, records)),
-        vocab=SCORED["vocab"],
-        length=16,
-        sequences=8,
-        reached="mean GLUE score",
-        paper=PAPER,
-    )
 
 
 def _entry(record: Mapping[str, Any]) -> Entry:
@@ -93,3 +80,14 @@ def operation(layer: Mapping[str, Any]) -> str:
     if kind == "DSC":
         return f"span_attention(heads = {heads}, kernel = {parameter}, causal = false, bias = true)"
     return OPERATIONS[kind, parameter].format(heads=heads)
+
+
+FORMAT = Format(
+    name="FlexiBERT encoders (GLUE)",
+    entry=_entry,
+    vocab=SCORED["vocab"],
+    length=16,
+    sequences=8,
+    reached="mean GLUE score",
+    paper=PAPER,
+)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from archdsl.search.validation.base import Benchmark, Entry
+from archdsl.search.validation.base import Entry, Format
 
 VOCAB, WIDTHS = 10_000, (400, 600, 600, 400)
 """The benchmark's: symbols; widths of the embedding and of the three layers."""
@@ -96,26 +96,13 @@ def ordered(recipe: Recipe) -> list[str]:
     return list(done)
 
 
-def read(records: list[Any]) -> Benchmark:
-    """The benchmark of a file's records."""
-    return Benchmark(
-        name="NAS-Bench-NLP cells (Penn Treebank)",
-        entries=tuple(map(_entry, records)),
-        vocab=SCORED_VOCAB,
-        length=12,
-        sequences=32,
-        reached="minus the test loss, nats",
-        paper=PAPER,
-    )
-
-
 def _entry(record: Mapping[str, Any]) -> Entry:
     recipe, states = record["recipe"], record["hidden_states"]
-    loss = record["ptb_test_loss"]
+    loss, definition = record["ptb_test_loss"], cell(recipe, states)
     return Entry(
         name=str(record["arch"]),
-        text=language_model(recipe, states, VOCAB, WIDTHS),
-        scored=language_model(recipe, states, SCORED_VOCAB, SCORED_WIDTHS),
+        text=_around(definition, recipe, VOCAB, WIDTHS),
+        scored=_around(definition, recipe, SCORED_VOCAB, SCORED_WIDTHS),
         reached=None if loss is None else -loss,
         stratum=f"{states} states",
         params=record["params"],
@@ -144,14 +131,29 @@ def language_model(recipe: Recipe, states: int, vocab: int, widths: Sequence[int
         widths: of the embedding, then of each layer; the last is the embedding's, whose table the
             head reads.
     """
+    return _around(cell(recipe, states), recipe, vocab, widths)
+
+
+def _around(definition: str, recipe: Recipe, vocab: int, widths: Sequence[int]) -> str:
     layers = "\n".join(
         f"    layer({_written(gains(recipe, before, width))})" for before, width in pairwise(widths)
     )
     return (
-        f"{cell(recipe, states)}\nmodel {{\n    embed(dim = {widths[0]}, vocab = {vocab})\n"
+        f"{definition}\nmodel {{\n    embed(dim = {widths[0]}, vocab = {vocab})\n"
         f"{layers}\n    lm_head(tied = true, bias = true)\n}}\n"
     )
 
 
 def _written(arguments: Mapping[str, float]) -> str:
     return ", ".join(f"{name} = {round(value, 6):g}" for name, value in arguments.items())
+
+
+FORMAT = Format(
+    name="NAS-Bench-NLP cells (Penn Treebank)",
+    entry=_entry,
+    vocab=SCORED_VOCAB,
+    length=8,
+    sequences=64,
+    reached="minus the test loss, nats",
+    paper=PAPER,
+)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from archdsl.blocks.asking import Direction
-from archdsl.search.tasks.base import IGNORED, TRAINING, LearningTask, random_stream
+from archdsl.search.tasks.base import IGNORED
+from archdsl.search.tasks.drawn import Drawn
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from archdsl.search.tasks.base import Tokens
 
 
-class Probe(LearningTask):
+class Probe(Drawn):
     """Tokens with the frequencies of a text (Zipf's law), and a random token to tell at the end.
 
     The one target of a sequence is uniform: its gradient is a random direction of the last features.
@@ -25,24 +28,10 @@ class Probe(LearningTask):
     name: ClassVar[str] = "probe"
     measures: ClassVar[dict[str, Direction]] = {}
 
-    vocab: int
-    length: int
-
-    @property
-    def symbols(self) -> int:
-        """The whole vocabulary."""
-        return self.vocab
-
-    @property
-    def positions(self) -> int:
-        """``length``."""
-        return self.length
-
-    def batch(self, count: int, seed: int, step: int) -> tuple[Tokens, Tokens]:
+    def draw(self, random: np.random.Generator, count: int, judged: bool) -> tuple[Tokens, Tokens]:
         """Sequences and targets [count, length]."""
         import numpy as np
 
-        random = random_stream(TRAINING, seed, step)
         weight = 1 / np.arange(1, self.vocab + 1)
         tokens = random.choice(self.vocab, size=(count, self.length), p=weight / weight.sum())
         targets = np.full_like(tokens, IGNORED)

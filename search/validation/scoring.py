@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from archdsl.blocks.registry import find
 from archdsl.search.components import read, written
@@ -17,7 +19,7 @@ from archdsl.search.seeds import seed_of
 from archdsl.search.validation.probe import Probe
 
 if TYPE_CHECKING:
-    from archdsl.search.metrics.evidence import Evidence
+    from archdsl.search.protocols import Arch
     from archdsl.search.validation.base import Benchmark, Entry
 
 ARGUMENTS: tuple[tuple[str, dict[str, object]], ...] = (
@@ -59,6 +61,9 @@ ARGUMENTS: tuple[tuple[str, dict[str, object]], ...] = (
 )
 """Every metric that is judged, with its arguments."""
 
+TIMED = 16
+"""One architecture in so many is looked at again for each metric alone, to see what that takes."""
+
 
 def judged() -> list[TrainingFree]:
     """Every metric that is judged."""
@@ -76,7 +81,8 @@ class Scored:
 
     Args:
         scores: of each metric, by its label.
-        seconds: what each takes alone: reading, compiling, the passes it needs, its arithmetic.
+        seconds: what each takes alone: reading, compiling, the passes it needs, its arithmetic; empty
+            where that was not measured.
         params: parameters at the published size.
         flops: of one token in a sequence of the benchmark's length, at the published size.
         whole: seconds for all metrics together.
@@ -104,21 +110,27 @@ def scored(
     probe = Probe(vocab=benchmark.vocab, length=benchmark.length)
     one = partial(_score, names=names, probe=probe, sequences=benchmark.sequences)
     found = []
-    for result in _mapped(one, benchmark.entries, jobs):
+    for result in _mapped(one, benchmark.entries, timed(len(benchmark.entries)), jobs):
         found.append(result)
         tell()
     return found
 
 
+def timed(count: int) -> list[bool]:
+    """Which of so many architectures show what each metric takes: no process's first, if it can be."""
+    return [place % TIMED == min(TIMED, count) - 1 for place in range(count)]
+
+
 def _mapped(
-    one: Callable[[Entry], Scored], entries: Sequence[Entry], jobs: int
+    one: Callable[[Entry, bool], Scored], entries: Sequence[Entry], timed: Sequence[bool], jobs: int
 ) -> Iterator[Scored]:
     if jobs == 1:
-        yield from map(one, entries)
+        _settle()
+        yield from map(one, entries, timed)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_single) as pool:
-        yield from pool.map(one, entries, chunksize=4)
+        yield from pool.map(one, entries, timed, chunksize=4)
 
 
 def _single() -> None:
@@ -126,36 +138,69 @@ def _single() -> None:
     import torch
 
     torch.set_num_threads(1)
+    _settle()
 
 
-def _score(entry: Entry, names: list[dict[str, object]], probe: Probe, sequences: int) -> Scored:
+def _settle() -> None:
+    """What is loaded stays: searching it again and again for garbage would slow every architecture."""
+    gc.collect()
+    gc.freeze()
+
+
+def _score(
+    entry: Entry, timed: bool, names: list[dict[str, object]], probe: Probe, sequences: int
+) -> Scored:
     import archdsl
-    from archdsl.search.metrics.evidence import gather
 
-    published = archdsl.loads(entry.text).sample(0).cost
+    published = archdsl.loads(entry.text).arch({}).cost
     metrics: list[TrainingFree] = [read("metric", name) for name in names]  # type: ignore[misc]
-    needs = frozenset[Need]().union(*(metric.needs for metric in metrics))
     start = time.perf_counter()
-    arch = archdsl.loads(entry.scored).sample(0)
+    arch = archdsl.loads(entry.scored).arch({})
     model = arch.compile(seed=seed_of(0, "weights"))
-    built = time.perf_counter() - start
-    evidence = gather(model, arch, probe, needs, sequences=sequences)
-    scores, seconds = {}, {}
-    for metric in metrics:
-        begun = time.perf_counter()
-        scores[metric.label] = metric.score(evidence)
-        seconds[metric.label] = time.perf_counter() - begun + _shared(metric, evidence, built)
+    look = _Look(model, arch, probe, sequences, time.perf_counter() - start)
+    scores = look.scores(metrics)
+    whole = time.perf_counter() - start
     return Scored(
-        scores, seconds, published.params, published.flops(probe.length, "prefill"),
-        time.perf_counter() - start,
+        scores, look.alone(metrics) if timed else {}, published.params,
+        published.flops(probe.length, "prefill"), whole,
     )  # fmt: skip
 
 
-def _shared(metric: TrainingFree, evidence: Evidence, built: float) -> float:
-    """Seconds of what a metric shares with others and would have to do alone."""
-    from archdsl.search.metrics.evidence import BACKWARD
+@dataclass(frozen=True)
+class _Look:
+    """A model that was read and built in so many seconds, and what it is looked at with."""
 
-    parts = ["forward"] if metric.needs - {Need.WEIGHTS, Need.SYNFLOW} else []
-    parts += ["backward"] if metric.needs & BACKWARD else []
-    parts += [need.name for need in metric.needs]
-    return built + sum(evidence.seconds.get(part, 0.0) for part in parts)
+    model: Any
+    arch: Arch
+    probe: Probe
+    sequences: int
+    built: float
+
+    def scores(self, metrics: Sequence[TrainingFree]) -> dict[str, float]:
+        """All metrics from one look."""
+        evidence = self._evidence(frozenset[Need]().union(*(m.needs for m in metrics)))
+        return {metric.label: metric.score(evidence) for metric in metrics}
+
+    def alone(self, metrics: Sequence[TrainingFree]) -> dict[str, float]:
+        """Seconds of each metric without the others; those of equal needs share the passes only."""
+        found: dict[str, float] = {}
+        ordered = sorted(metrics, key=_needs)
+        for _, group in groupby(ordered, key=_needs):
+            same = list(group)
+            start = time.perf_counter()
+            evidence = self._evidence(same[0].needs)
+            passes = time.perf_counter() - start
+            for metric in same:
+                start = time.perf_counter()
+                metric.score(replace(evidence))
+                found[metric.label] = self.built + passes + time.perf_counter() - start
+        return found
+
+    def _evidence(self, needs: frozenset[Need]) -> Any:
+        from archdsl.search.metrics.evidence import gather
+
+        return gather(self.model, self.arch, self.probe, needs, sequences=self.sequences)
+
+
+def _needs(metric: TrainingFree) -> list[str]:
+    return sorted(need.name for need in metric.needs)

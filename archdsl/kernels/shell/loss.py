@@ -44,10 +44,20 @@ def linear_cross_entropy(
         logits = linear(x, weight, bias)
         return _mean(logits.double() if x.dtype == torch.float64 else logits.float(), targets)
     triton = not triton_refusal(x) if fused is None else fused
+    if x.device.type == "cpu":
+        x, targets = _counted(x, targets)
     kept = torch.is_grad_enabled()
     how = at_once, triton, kept
     found: Tensor = _LinearCrossEntropy.apply(x, weight, bias, targets, *how)  # type: ignore[no-untyped-call]
     return found
+
+
+def _counted(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that have a target, where most have none: a GPU would have to be waited for."""
+    rows = (targets != IGNORED).nonzero()[:, 0]
+    if 2 * len(rows) > len(targets):
+        return x, targets
+    return x.index_select(0, rows), targets[rows]
 
 
 def _mean(logits: Tensor, targets: Tensor) -> Tensor:
