@@ -139,19 +139,17 @@ class Builder(Protocol):
         """How ``residual`` joins its branch, where a surrounding region decides it."""
 
 
+Scaled = Callable[[Builder, Value], Value]
+"""What multiplies a lowered branch by a residual's scale."""
+
+
 class ResidualPolicy(Protocol):
     """A region's way to join a residual branch (hyper-connections …); ``None`` is plain addition.
 
     Equal ones are the same policy: they are compared by value.
     """
 
-    def join(
-        self,
-        build: Builder,
-        stream: Value,
-        branch: Region,
-        scaled: Callable[[Builder, Value], Value],
-    ) -> Value:
+    def join(self, build: Builder, stream: Value, branch: Region, scaled: Scaled) -> Value:
         """Lower one residual branch on the region's streams; ``scaled`` adds its scale."""
 
 

@@ -58,5 +58,5 @@ class Classifier(Layer):
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """Pool, then one matrix product."""
         pooled = build.add(Pool(form=self.pool), stream, name="pool")
-        head = Head(width=stream.type.width, symbols=self.classes, bias=self.bias)
+        head = Head(width=stream.type.width, symbols=self.classes, bias=self.bias, pooled=True)
         return build.add(head, pooled, name="head")

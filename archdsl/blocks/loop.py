@@ -16,16 +16,14 @@ from archdsl.blocks.base import (
     Count,
     Invalid,
     Kind,
-    Layer,
     Real,
     Region,
     Rule,
     Value,
-    features,
 )
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops import loop as ops
-from archdsl.blocks.structure import adapted, same_width
+from archdsl.blocks.structure import Passing, adapted
 from archdsl.blocks.times import Curve, Times
 
 Index = Annotated[int, Field(ge=0, le=9_999)]
@@ -53,7 +51,7 @@ class Act(Halting):
     cost: Annotated[Real, Field(ge=0, le=1000)] = Fraction(1, 100)
 
 
-class Loop(Layer):
+class Loop(Passing):
     """The body ``times`` over, with one set of weights and with states for each run.
 
     ``times`` is a number, what training draws (``uniform(1, 8)``, ``poisson(32)``), or a list: how
@@ -84,7 +82,7 @@ class Loop(Layer):
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
         """One order, and a way for the gradient."""
-        return (_one_order, _reads_its_input, _reaches_the_input)
+        return (_one_order, _reads_its_input, _reaches_the_input, _reaches_the_start)
 
     def visits(self, labels: Sequence[str | None]) -> Sequence[tuple[int, ...]]:
         """The whole body, or each child that the order names."""
@@ -122,17 +120,6 @@ class Loop(Layer):
         if isinstance(self.times, tuple):
             return 1
         return self.times if isinstance(self.times, int) else self.times.usual
-
-    def infer(self, stream: Type) -> Type:
-        """Any features, on any number of streams."""
-        features(stream, self.name, streams=True)
-        return stream
-
-    def combine(self, stream: Type, outputs: Sequence[Type]) -> Type:
-        """Every run hands the next one what it was given."""
-        for output in outputs:
-            same_width(self.name, stream, output)
-        return stream
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """One operation over the regions."""
@@ -214,4 +201,17 @@ def _reaches_the_input(loop: Loop) -> Iterator[Invalid]:
             " iterations no way to them",
             argument="backprop",
             help="write `inject = add`, `concat` or `gate`, or leave `backprop` out",
+        )
+
+
+def _reaches_the_start(loop: Loop) -> Iterator[Invalid]:
+    if loop.init != "learned" or loop.backprop is None:
+        return
+    drawn = not isinstance(loop.times, int | tuple)
+    if drawn or loop.iterations > loop.backprop:
+        yield Invalid(
+            "severed-gradient",
+            "`backprop` cuts off the start that `init = learned` has, which only the first iteration reads",
+            argument="backprop",
+            help="write `init = noise`, `zeros` or `input`, or leave `backprop` out",
         )

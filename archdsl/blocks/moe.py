@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from archdsl.blocks.base import Builder, Children, Count, Layer, Rule, Value, features
-from archdsl.blocks.mom import Choices, Coefficient, enough_to_choose, router_learns
+from archdsl.blocks.mom import Choices, Coefficient, choosing
 from archdsl.blocks.op import Routed, Type
 from archdsl.blocks.ops.routing import MixtureOfExperts, Router
 
@@ -46,11 +46,8 @@ class MixtureOfExpertsLayer(Layer):
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """No more experts are chosen than there are, and the router learns from something."""
-        return (
-            lambda self: enough_to_choose("experts", self.experts, self.top),
-            lambda self: router_learns(self.experts, self.top, self.weights, self.balance),
-        )
+        """See :func:`choosing`."""
+        return choosing("experts")
 
     def infer(self, stream: Type) -> Type:
         """Any features, as the rows of experts."""

@@ -69,11 +69,8 @@ class MixtureOfMemoriesLayer(Layer):
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """No more memories are chosen than there are, and the router learns from something."""
-        return (
-            lambda self: enough_to_choose("memories", self.memories, self.top),
-            lambda self: router_learns(self.memories, self.top, self.weights, self.balance),
-        )
+        """See :func:`choosing`."""
+        return choosing("memories")
 
     def infer(self, stream: Type) -> Type:
         """Any features, marked as those of a routed region by what matters to the layers inside."""
@@ -126,6 +123,22 @@ class MixtureOfMemoriesLayer(Layer):
             capacity=self.capacity,
         )
         return build.add(op, stream, logits, name="memories", regions=[region])
+
+
+def choosing(what: str) -> tuple[Rule, ...]:
+    """No more are chosen than there are, and the router learns from something.
+
+    Args:
+        what: the name of the argument that says how many there are.
+    """
+
+    def enough(self: Any) -> Iterator[Invalid]:
+        return enough_to_choose(what, getattr(self, what), self.top)
+
+    def learns(self: Any) -> Iterator[Invalid]:
+        return router_learns(getattr(self, what), self.top, self.weights, self.balance)
+
+    return (enough, learns)
 
 
 def enough_to_choose(what: str, count: int, top: int) -> Iterator[Invalid]:

@@ -17,14 +17,11 @@ from archdsl.blocks.base import (
     Copies,
     Count,
     Invalid,
-    Layer,
     Ratio,
     Value,
     Word,
-    features,
 )
-from archdsl.blocks.op import Type
-from archdsl.blocks.structure import lower_layers, same_width
+from archdsl.blocks.structure import Passing, lower_layers
 
 Index = Annotated[int, Field(ge=0, le=9_999)]
 
@@ -52,7 +49,7 @@ def even(parts: Sequence[int], depth: int) -> list[int]:
     return order
 
 
-class Stack(Layer):
+class Stack(Passing):
     """``depth`` layers; each child is one kind of layer, and its label is the kind's name.
 
     With one kind every layer is of it. With several, exactly one of ``ratio``, ``cycle``, ``at`` and
@@ -217,17 +214,6 @@ class Stack(Layer):
             for kind, label in enumerate(labels)
             if kind not in order and self.at is None and self.ratio is None
         ]
-
-    def infer(self, stream: Type) -> Type:
-        """Any features."""
-        features(stream, self.name, streams=True)
-        return stream
-
-    def combine(self, stream: Type, outputs: Sequence[Type]) -> Type:
-        """Every layer hands on what it was given."""
-        for output in outputs:
-            same_width(self.name, stream, output)
-        return stream
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """A sequence of layers."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from archdsl.blocks.base import Builder, Children, Layer, Region, Value, features
+from archdsl.blocks.base import Builder, Children, Layer, Region, Scaled, Value, features
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.streams import (
     Collapse,
@@ -35,13 +35,7 @@ class Joined:
 
     connect: Connect
 
-    def join(
-        self,
-        build: Builder,
-        stream: Value,
-        branch: Region,
-        scaled: Callable[[Builder, Value], Value],
-    ) -> Value:
+    def join(self, build: Builder, stream: Value, branch: Region, scaled: Scaled) -> Value:
         """One branch between its reading and its writing."""
         read, carried, write = build.add_many(self.connect, stream, name="connect")
         output = scaled(build, build.add(ONCE, read, name="branch", regions=[branch]))

@@ -124,6 +124,21 @@ class Residual(Layer):
         return build.add(Activate(function="none", scale=self.scale), branch, name="scale")
 
 
+class Passing(Layer):
+    """A container of which every run hands the next one what it was given."""
+
+    def infer(self, stream: Type) -> Type:
+        """Any features, on any number of streams."""
+        features(stream, self.name, streams=True)
+        return stream
+
+    def combine(self, stream: Type, outputs: Sequence[Type]) -> Type:
+        """The stream, from each of them as wide as it was."""
+        for output in outputs:
+            same_width(self.name, stream, output)
+        return stream
+
+
 class Repeat(Layer):
     """The body ``times`` over, each copy with weights of its own."""
 

@@ -3,7 +3,8 @@
 What is compared is first shown to be the same: :func:`parity` is the worst RMS difference of logits and
 of every weight's gradient. Fused and unfused are timed in turns, so that a machine that slows down slows
 both. "Unfused" is the graph as it was lowered, on PyTorch's own operations but for the recurrences, with
-a loss over all logits at once.
+a loss over all logits at once. A peer's model of the same architecture has other weights: its speed alone
+is measured, of training.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from archdsl.blocks.nn.dense import Embedding, Head
 from archdsl.compiler.arch import Arch
 from archdsl.compiler.build import compile_arch
 from archdsl.compiler.model import Model, leaves
+from archdsl.compiler.peer import PEER, PeerModel
 
 Variant = Literal["unfused", "fused"]
 Mode = Literal["train", "step"]
@@ -58,7 +60,7 @@ class Row(TypedDict):
     threads: int
     batch: int
     length: int
-    parity: float
+    parity: float | None
     tokens_per_second: float | None
     ms: float | None
     limit_ms: float | None
@@ -118,17 +120,23 @@ def loss_of(model: Model, variant: Variant) -> Callable[[Tensor], Tensor]:
 
 
 def measure(
-    arch: Arch, setting: Setting, modes: Sequence[Mode] = ("train", "step")
+    arch: Arch,
+    setting: Setting,
+    modes: Sequence[Mode] = ("train", "step"),
+    peer: PeerModel | None = None,
 ) -> Iterator[Row]:
-    """Rows as they are found; no speed where parity fails."""
+    """Rows as they are found; no speed where parity fails, and of a peer no parity."""
     error = parity(arch, setting)
+    found: dict[str, _Figures]
     for mode in modes:
         if error > PARITY[setting.dtype]:
             found = {variant: _Figures() for variant in STAGES}
+        elif mode == "train":
+            found = _training(arch, setting, peer)
         else:
-            found = (_training if mode == "train" else _stepping)(arch, setting)
+            found = _stepping(arch, setting)
         for variant, figures in found.items():
-            yield _row(setting, variant, mode, error, figures)
+            yield _row(setting, variant, mode, None if variant == PEER else error, figures)
 
 
 @dataclass
@@ -138,7 +146,7 @@ class _Figures:
     peak_bytes: int | None = None
 
 
-def _row(setting: Setting, variant: Variant, mode: Mode, error: float, found: _Figures) -> Row:
+def _row(setting: Setting, variant: str, mode: Mode, error: float | None, found: _Figures) -> Row:
     tokens = setting.batch * (setting.length if mode == "train" else 1)
     return Row(
         spec=setting.spec,
@@ -158,21 +166,25 @@ def _row(setting: Setting, variant: Variant, mode: Mode, error: float, found: _F
     )
 
 
-def _training(arch: Arch, setting: Setting) -> dict[Variant, _Figures]:
-    """Forward, backward and an AdamW step, the same optimiser for both."""
+def _training(arch: Arch, setting: Setting, peer: PeerModel | None = None) -> dict[str, _Figures]:
+    """Forward, backward and an AdamW step, the same optimiser for all."""
     tokens = _tokens(arch, setting.batch, setting.length + 1, setting.device)
-    steps = {variant: _training_step(arch, variant, setting, tokens) for variant in STAGES}
+    steps: dict[str, Callable[[], object]] = {}
+    for variant in STAGES:
+        model = built(arch, variant, setting)
+        steps[variant] = _training_step(model, loss_of(model, variant), setting, tokens)
+    if peer is not None and not setting.compiled:  # its kernels stand outside compiled graphs
+        theirs = peer.to(setting.device, getattr(torch, setting.dtype))
+        steps[PEER] = _training_step(theirs, theirs.loss, setting, tokens)
     peaks = {variant: peak(step, setting.device) for variant, step in steps.items()}
     times = in_turns(steps, setting)  # the peaks were its warm-up
-    return {variant: _Figures(times[variant], None, peaks[variant]) for variant in STAGES}
+    return {variant: _Figures(times[variant], None, peaks[variant]) for variant in steps}
 
 
 def _training_step(
-    arch: Arch, variant: Variant, setting: Setting, tokens: Tensor
+    model: torch.nn.Module, loss: Callable[[Tensor], Tensor], setting: Setting, tokens: Tensor
 ) -> Callable[[], object]:
-    model = built(arch, variant, setting)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
-    loss = loss_of(model, variant)
     run = torch.compile(loss) if setting.compiled else loss
 
     def step() -> None:
@@ -183,11 +195,11 @@ def _training_step(
     return step
 
 
-def _stepping(arch: Arch, setting: Setting) -> dict[Variant, _Figures]:
+def _stepping(arch: Arch, setting: Setting) -> dict[str, _Figures]:
     """One token behind ``length`` others."""
     tokens = _tokens(arch, setting.batch, setting.length, setting.device)
-    steps: dict[Variant, Callable[[], object]] = {}
-    limits: dict[Variant, float] = {}
+    steps: dict[str, Callable[[], object]] = {}
+    limits: dict[str, float] = {}
     for variant in STAGES:
         model = built(arch, variant, setting).eval()
         with torch.no_grad():
@@ -225,11 +237,11 @@ def read_time(model: Model, state: dict[str, Any]) -> float:
 
 
 def in_turns(
-    runs: Mapping[Variant, Callable[[], object]], setting: Setting, repeats: int = 1
-) -> dict[Variant, float]:
+    runs: Mapping[str, Callable[[], object]], setting: Setting, repeats: int = 1
+) -> dict[str, float]:
     """The median time of each in milliseconds, one after the other, again and again; all are warm."""
     device = torch.device(setting.device)
-    found: dict[Variant, list[float]] = {variant: [] for variant in runs}
+    found: dict[str, list[float]] = {variant: [] for variant in runs}
     for _ in range(setting.rounds):
         for variant, run in runs.items():
             found[variant] += [_seconds(run, device) for _ in range(repeats)]

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from archdsl.blocks.nn.dense import Embedding, Head, MergedLinear
-from archdsl.blocks.nn.routing import Router
+from archdsl.blocks.nn.routing import RoutedFilter, Router
 from archdsl.blocks.nn.structure import RegionModule, Step
 from archdsl.compiler.graph import INPUT, Graph, Node
 
@@ -104,7 +104,7 @@ def _attach(root: nn.Module, path: tuple[str, ...], module: nn.Module) -> None:
             holder.add_module(name, nn.Module())
         holder = holder.get_submodule(name)
     holder.add_module(path[-1], module)
-    if isinstance(module, MergedLinear):
+    if isinstance(module, MergedLinear | RoutedFilter):
         module.attach(holder, path[-1])
 
 

@@ -7,6 +7,7 @@ dtype (``archdsl.kernels.shell``). Parameters keep their names.
 from __future__ import annotations
 
 from archdsl.blocks.base import Value
+from archdsl.blocks.op import Op
 from archdsl.blocks.ops.dense import (
     Convolution,
     Gate,
@@ -17,6 +18,7 @@ from archdsl.blocks.ops.dense import (
     MergedLinear,
     Norm,
 )
+from archdsl.blocks.ops.routing import CopiedLinear, Reroute, RoutedFilter
 from archdsl.blocks.ops.structure import ResidualSum
 from archdsl.compiler.graph import Graph, Node, Now, Replacement
 
@@ -67,7 +69,7 @@ def _merged(group: list[Node], inputs: tuple[Value, ...]) -> Node:
 
 def fuse(graph: Graph) -> Graph:
     """Every fusion below, one after the other."""
-    for one in (fuse_prologues, fuse_units, fuse_epilogues, fuse_residuals):
+    for one in (fuse_prologues, fuse_writes, fuse_units, fuse_epilogues, fuse_residuals):
         graph = one(graph)
     return graph
 
@@ -139,6 +141,48 @@ def _unit_behind(graph: Graph, node: Node) -> HeadNormalise | None:
     reader = graph.only_reader(node.value())
     op = None if reader is None else reader.op
     return op if isinstance(op, HeadNormalise) and op.form == "l2_norm" else None
+
+
+def fuse_writes(graph: Graph) -> Graph:
+    """Each memory's projection, its convolution and the rows that arrive become one operation."""
+    return graph.rebuilt(_fuse_write, CopiedLinear, Convolution, Reroute)
+
+
+def _fuse_write(old: Graph, node: Node, now: Now) -> Replacement | None:
+    parts = _write(old, old[node.name])
+    if parts is None:
+        return None
+    linear, filtering, reroute = parts
+    if node.name != reroute.name:
+        return Replacement((), (node.inputs[0],))
+    assert isinstance(linear.op, CopiedLinear)
+    assert isinstance(filtering.op, Convolution)
+    names = (linear.name.rpartition(".")[2], filtering.name.rpartition(".")[2])
+    op = RoutedFilter(linear=linear.op, filter=filtering.op, names=names)
+    note = "projection, convolution and the rows that arrive as one operation"
+    inputs = (now(linear.inputs[0]),)
+    return Replacement.by(Node(filtering.name, op, inputs, node.types, notes=(note,)))
+
+
+def _write(graph: Graph, node: Node) -> tuple[Node, Node, Node] | None:
+    """Projection, convolution and rerouting that nobody else reads, if ``node`` is one of them."""
+    while not isinstance(node.op, CopiedLinear):
+        if node.inputs[0].node not in graph or not isinstance(node.op, Convolution | Reroute):
+            return None
+        node = graph[node.inputs[0].node]
+    if node.op.source != "text" or node.op.bias:
+        return None
+    filtering = _only(graph, node, Convolution)
+    reroute = None if filtering is None else _only(graph, filtering, Reroute)
+    if filtering is None or reroute is None or _scope(filtering) != _scope(node):
+        return None
+    return node, filtering, reroute
+
+
+def _only(graph: Graph, node: Node, kind: type[Op]) -> Node | None:
+    """What alone reads an operation's output, if it is of a kind."""
+    reader = graph.only_reader(node.value())
+    return reader if reader is not None and isinstance(reader.op, kind) else None
 
 
 def fuse_units(graph: Graph) -> Graph:

@@ -7,7 +7,7 @@ reads behind its own write. Readings of what a paper leaves open are those the c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import comb, sqrt
 
 import torch
@@ -49,6 +49,17 @@ def turned(x: Tensor, period: int | None) -> Tensor:
     cosine, sine = angle.cos()[:, None], angle.sin()[:, None]
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cosine - b * sine, b * cosine + a * sine], -1)
+
+
+def resting(w: Weights, h: int) -> tuple[Memory, Memory]:
+    """A head's memory before the first token, and no momentum."""
+    memory = starts(w, h)
+    return memory, tuple(torch.zeros_like(a) for a in memory)
+
+
+def all_heads(read: Callable[[int], Iterator[Tensor]], heads: int) -> Tensor:
+    """What every head's memory is read as, token by token: ``[T, H, V]``."""
+    return torch.stack([torch.stack(list(read(h))) for h in range(heads)], 1)
 
 
 def finish(w: Weights, read: Tensor, x: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
@@ -146,20 +157,18 @@ def titans(w: Weights, x: Tensor, heads: int, chunk: int, rate: float = 1.0) -> 
     theta = rate / chunk * torch.sigmoid(x @ w["rate.weight"].T)
     eta = torch.sigmoid(x @ w["momentum.weight"].T + w["momentum.bias"])
     keep = torch.sigmoid(x @ w["decay.weight"].T + w["decay_gate.bias"])
-    rows = []
-    for head in range(heads):
-        m = starts(w, head)
-        s = tuple(torch.zeros_like(a) for a in m)
-        out = []
+
+    def read(h: int) -> Iterator[Tensor]:
+        m, s = resting(w, h)
         for t in range(len(x)):
             if t % chunk == 0:
                 start = m
-            found = gradient(lambda a, t=t, h=head: squared(plain_mlp(a, k[t, h]), v[t, h]), start)
-            s = tuple(eta[t, head] * a - theta[t, head] * g for a, g in zip(s, found, strict=True))
-            m = tuple(keep[t, head] * a + b for a, b in zip(m, s, strict=True))
-            out.append(plain_mlp(m, q[t, head]))
-        rows.append(torch.stack(out))
-    return finish(w, torch.stack(rows, 1), x, F.silu)
+            found = gradient(lambda a, t=t: squared(plain_mlp(a, k[t, h]), v[t, h]), start)
+            s = tuple(eta[t, h] * a - theta[t, h] * g for a, g in zip(s, found, strict=True))
+            m = tuple(keep[t, h] * a + b for a, b in zip(m, s, strict=True))
+            yield plain_mlp(m, q[t, h])
+
+    return finish(w, all_heads(read, heads), x, F.silu)
 
 
 def rms(x: Tensor, gain: Tensor) -> Tensor:
@@ -277,11 +286,10 @@ def miras(
     if "threshold.weight" in w:
         delta = F.softplus(x @ w["threshold.weight"].T + w["threshold.bias"])
     eta, keep = apart(eta, heads), apart(keep, heads)
-    rows = []
-    for h in range(heads):
+
+    def read(h: int) -> Iterator[Tensor]:
         model = residual_mlp(w["memory.gain"][h], w["memory.offset"][h])
         moved = starts(w, h)
-        out = []
         for t in range(len(x)):
             if t % chunk == 0:
                 start = tuple(weights(a) for a in moved)
@@ -292,9 +300,9 @@ def miras(
                 moved[0] * keep[t, h] - found[0] * eta[t, h],
                 moved[1] * keep[t, h][:, None] - found[1] * eta[t, h][:, None],
             )
-            out.append(model(tuple(weights(a) for a in moved), q[t, h]))
-        rows.append(torch.stack(out))
-    return finish(w, torch.stack(rows, 1), x, torch.sigmoid)
+            yield model(tuple(weights(a) for a in moved), q[t, h])
+
+    return finish(w, all_heads(read, heads), x, torch.sigmoid)
 
 
 def linear_gradient(
@@ -392,18 +400,14 @@ def atlas(
         p = plain_mlp(m, phi(k[t, h], "key"))
         return -(p * v[t, h]).sum() if hebbian else squared(p, v[t, h])
 
-    rows = []
-    for h in range(heads):
-        m = starts(w, h)
-        s = tuple(torch.zeros_like(a) for a in m)
-        out = []
+    def read(h: int) -> Iterator[Tensor]:
+        m, s = resting(w, h)
         for t in range(len(x)):
             if t % chunk == 0:
                 start = m
             recent = range(max(0, t - window + 1), t + 1)
             total = gradient(
-                lambda a, h=h, recent=recent: sum(gamma[i, h] * loss(a, i, h) for i in recent),
-                start,
+                lambda a, recent=recent: sum(gamma[i, h] * loss(a, i, h) for i in recent), start
             )
             if newton:
                 s = tuple(theta[t, h] * a - g for a, g in zip(s, total, strict=True))
@@ -411,9 +415,9 @@ def atlas(
             else:
                 step = tuple(-eta[t, h] * g for g in total)
             m = tuple(keep[t, h] * a + b for a, b in zip(m, step, strict=True))
-            out.append(plain_mlp(m, phi(q[t, h], "query")))
-        rows.append(torch.stack(out))
-    return finish(w, torch.stack(rows, 1), x, F.silu)
+            yield plain_mlp(m, phi(q[t, h], "query"))
+
+    return finish(w, all_heads(read, heads), x, F.silu)
 
 
 # --- Lattice ----------------------------------------------------------------------------------------

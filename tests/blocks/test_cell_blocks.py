@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from blocks.probe import gradients, probe, random_inputs, weigher
+from blocks.written import built
 from tolerances import EXACT, assert_close
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from archdsl.blocks.nn.base import Context
+from archdsl.blocks.nn.cell import CellRecurrence
 
 Weights = dict[str, Tensor]
 WIDTH = 8
@@ -231,3 +238,25 @@ def test_a_cell_may_be_wider_than_its_stream() -> None:
     assert found.output().shape == (2, 5, 12)
     assert found.weights()["z_x"].shape == (12, WIDTH)
     assert found.weights()["z_h"].shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("cell", ["gru(heads = 2)", "lstm", "min_gru"])
+def test_packed_sequences_go_on_from_their_states_and_compute_no_padding(cell: str) -> None:
+    """One sequence is empty and keeps its state; every other gives what it gives alone."""
+    lengths, x = [2, 7, 0, 1, 7], random_inputs(1, 17, WIDTH)
+    layer = built(f"embed(dim = {WIDTH}, vocab = 5) {cell} lm_head", dtype="float64")
+    module: Any = next(m for m in layer.modules() if isinstance(m, CellRecurrence))
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+    start = module.init_state(len(lengths), x)
+    state = {name: random_inputs(1, *value.shape)[0] for name, value in start.items()}
+    context = Context(keep=True)
+    with torch.no_grad(), FlopCounterMode(display=False) as packed:
+        y, after = module(x, state=state, context=replace(context, cu_seqlens=bounds))
+    with torch.no_grad(), FlopCounterMode(display=False) as alone:
+        for row, (part, length) in enumerate(zip(x.split(lengths, 1), lengths, strict=True)):
+            before = {name: value[row : row + 1] for name, value in state.items()}
+            one, end = module(part, state=before, context=context) if length else (part, before)
+            assert_close(y[:, bounds[row] : bounds[row + 1]], one, EXACT)
+            for name, value in after.items():
+                assert_close(value[row : row + 1], end[name], EXACT, name)
+    assert packed.get_total_flops() == alone.get_total_flops()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import pytest
+
 import archdsl
-from archdsl import Arch
+from archdsl import Arch, ArchError
 from archdsl.compiler.build import compile_arch
 from archdsl.compiler.model import Model
 
@@ -15,6 +17,13 @@ from archdsl.compiler.model import Model
 def arch(body: str) -> Arch:
     """The closed architecture ``model { body }``."""
     return archdsl.loads(f"model {{ {body} }}").sample(0)
+
+
+def complaints(body: str) -> list[str]:
+    """The identifiers of what is wrong with ``model { body }``, which must be refused."""
+    with pytest.raises(ArchError) as caught:
+        archdsl.loads(f"model {{ {body} }}")
+    return [diagnostic.id for diagnostic in caught.value.diagnostics]
 
 
 def built(body: str, **how: Any) -> Model:

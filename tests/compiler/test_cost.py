@@ -142,6 +142,11 @@ def test_cost_is_causal_where_every_layer_is() -> None:
     assert not cost("", "classifier(classes = 3)").causal
 
 
+def test_a_classifier_multiplies_one_position_a_sequence() -> None:
+    wide = cost("", "classifier(classes = 3)")
+    assert wide.total_flops(Work(9, 4)) == wide.total_flops(Work(1, 4)) == 2 * 4 * 16 * 3
+
+
 def test_activations_grow_with_tokens_and_width() -> None:
     small, wide = cost("linear"), cost("linear(dim = 64)")
     assert small.activation_bytes(20, 3) == 60 * small.activation_bytes(1, 1)

@@ -20,6 +20,7 @@ from archdsl.blocks.ops.dense import (
     MergedLinear,
     Norm,
 )
+from archdsl.blocks.ops.routing import CopiedLinear, Reroute, RoutedFilter
 from archdsl.blocks.ops.structure import ResidualSum
 from archdsl.compiler.canonical import canonical_text
 from archdsl.compiler.cost import Cost
@@ -63,6 +64,7 @@ LAYERS = (
     "residual { layer_norm attention(heads = 2, bias = true) }",
     "residual { rms_norm swiglu }",
     "mamba2(heads = 2, state = 4)",
+    "mom(memories = 3, top = 2, capacity = 1/2) { gated_deltanet(heads = 2, expand_k = 1) }",
 )
 
 
@@ -247,6 +249,26 @@ def test_an_addition_with_no_norm_behind_it_stays(layers: str) -> None:
     assert not any(node.op.pending or node.op.deferred for node in sums)
 
 
+# --- what memories write ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "count"), [
+    ("", 2), (", shared = false", 2), (", projections = shared", 0), (", neighbours = routed", 0),
+])  # fmt: skip
+def test_what_each_memory_writes_is_one_operation(options: str, count: int) -> None:
+    layer = f"mom(memories = 3, top = 2{options}) {{ gated_deltanet(heads = 2) }}"
+    before, after = (run(graph_of(layer), stage) for stage in ("merge", "fuse"))
+    written = found(after, RoutedFilter)
+    assert [node.name.rpartition(".")[2] for node in written] == ["key_conv", "value_conv"][:count]
+    for kind in (CopiedLinear, Convolution, Reroute):
+        assert len(found(after, kind)) == len(found(before, kind)) - count
+    names = [
+        set(built(f"embed(dim = 16, vocab = 11) {layer} lm_head", stage=s).state_dict())
+        for s in STAGES
+    ]
+    assert all(one == names[0] for one in names)
+
+
 # --- the whole ---------------------------------------------------------------------------------------
 
 
@@ -270,7 +292,7 @@ def test_fused_models_compute_the_same_in_both_precisions(
 def test_every_site_with_a_choice_of_forms_has_a_kernel_and_a_reason() -> None:
     graph = run(graph_of(" ".join([*LAYERS, "hgrn", "deltanet(heads = 2)"])))
     notes = [note for _, node in graph.walk() for note in node.notes if note.startswith("kernel ")]
-    assert len(notes) == 5
+    assert len(notes) == 6
     assert {note.partition(":")[0] for note in notes} == {
         "kernel delta", "kernel decay", "kernel softmax", "kernel scan",
     }  # fmt: skip

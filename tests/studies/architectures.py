@@ -2,16 +2,17 @@
 
     python -m tests.studies.architectures --count 300 --seed 0 --compile 20
 
-draws architectures from ``wide.arch``, or with ``--space deep`` from ``deep.arch``, every choice with equal
-odds, and checks of each what the language promises: it compiles, trains a step, decodes with the same
-outputs token by token and in any chunks, sees no later token where it says so, costs exactly what its cost
-says, and survives its checkpoint and its closed text. What fails is listed with the seed and the text that
-shows it.
+draws architectures from ``wide.arch``, ``deep.arch`` and ``routed.arch`` in turn, or with ``--space`` from
+one of them, every choice with equal odds, and checks of each what the language promises: it compiles, trains
+a step, decodes with the same outputs token by token and in any chunks, sees no later token where it says so,
+costs exactly what its cost says, and survives its checkpoint and its closed text. What fails is listed with
+the seed and the text that shows it. A seed draws the same from a space whatever is drawn beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
@@ -34,7 +35,9 @@ from archdsl.compiler.model import Model
 from archdsl.grammar.format import format_program
 from archdsl.grammar.parse import parse
 
-SPACES = {name: Path(__file__).with_name(f"{name}.arch") for name in ("wide", "deep", "routed")}
+NAMES = ("wide", "deep", "routed")
+SPACES = {name: (name,) for name in NAMES} | {"all": NAMES}
+"""What ``--space`` takes, and the spaces it draws from in turn."""
 
 LENGTH = 97
 BATCH = 2
@@ -238,6 +241,7 @@ class Tally:
 class Outcome:
     """A whole study."""
 
+    count: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=dict)
@@ -279,6 +283,11 @@ def aloud(text: str) -> None:
         print(f"\r{text}", end="", file=sys.stderr, flush=True)
 
 
+def text_of(space: str) -> Path:
+    """The file of a space."""
+    return Path(__file__).with_name(f"{space}.arch")
+
+
 def drawn(space: Space, seed: int) -> Arch:
     """An architecture with equal odds for the alternatives of each choice."""
     rng = random.Random(seed)
@@ -291,14 +300,19 @@ def study(
     backend: str = "inductor",
     note: Note = quiet,
     space: str = "wide",
+    minutes: float = math.inf,
 ) -> Outcome:
     """Every check of every seed's architecture; the first so many are also compiled.
 
-    ``note`` is told how far it is, behind each architecture.
+    ``note`` is told how far it is, behind each architecture. None is begun behind so many ``minutes``.
     """
-    drawn_from, outcome = archdsl.load(SPACES[space]), Outcome()
+    end = perf_counter() + 60 * minutes
+    outcome, spaces = Outcome(), [archdsl.load(text_of(name)) for name in SPACES[space]]
     for number, seed in enumerate(seeds):
-        life = Life(seed, drawn(drawn_from, seed))
+        if perf_counter() > end:
+            break
+        life = Life(seed, drawn(spaces[seed % len(spaces)], seed))
+        outcome.count += 1
         for check in CHECKS:
             outcome.run(life, check, check.__name__)
         if number < compile_first:
@@ -308,9 +322,9 @@ def study(
     return outcome
 
 
-def table(outcome: Outcome, count: int) -> str:
+def table(outcome: Outcome) -> str:
     """The study as text."""
-    lines = [f"{count} architectures, {len(outcome.hashes)} of them different"]
+    lines = [f"{outcome.count} architectures, {len(outcome.hashes)} of them different"]
     lines += [f"{'check':15}{'passed':>8}{'worst':>12}{'seconds':>10}"]
     lines += [
         f"{name:15}{tally.passed:8}{tally.worst:12.3g}{tally.seconds:10.1f}"
@@ -328,12 +342,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", type=int, default=0, help="how many to torch.compile as well")
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
-    parser.add_argument("--space", choices=SPACES, default="wide")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin none behind so many")
+    parser.add_argument("--space", choices=SPACES, default="all")
     given = parser.parse_args()
     torch.set_num_threads(1)
     seeds = range(given.seed, given.seed + given.count)
-    outcome = study(seeds, given.compile, given.backend, aloud, given.space)
-    print(table(outcome, given.count))
+    outcome = study(seeds, given.compile, given.backend, aloud, given.space, given.minutes)
+    print(table(outcome))
     return bool(outcome.failures)
 
 

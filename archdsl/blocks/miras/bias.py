@@ -11,47 +11,42 @@ from archdsl.blocks.base import Component, Formula, Invalid, Kind, Real
 from archdsl.blocks.equations import ARITHMETIC, ELEMENTWISE, Apply, Name, text, walk
 from archdsl.kernels.learner.rule import Loss
 
+Plain = tuple[Literal["dot", "l2"], int]
+"""A bias of the fast families, and how many times as steep as theirs one is."""
+
 
 class Bias(Component):
-    """An inner loss of prediction and target; the base of all biases."""
+    """An inner loss of prediction and target; the base of all biases.
+
+    A class says what it is ``called``, and ``fast`` where the fast families compute it.
+    """
 
     kind: ClassVar[Kind] = "bias"
+    called: ClassVar[str]
+    fast: ClassVar[Plain | None] = None
 
     @property
     def loss(self) -> Loss:
-        """As the learner family takes it."""
-        raise AssertionError(f"{type(self).__name__} does not say what it is")
+        """As the learner family takes it: the form of its name."""
+        return Loss(self.name)
 
     @property
-    def plain(self) -> tuple[Literal["dot", "l2"], int] | None:
+    def plain(self) -> Plain | None:
         """The bias of the fast families that it is, and how many times as steep."""
-        return None
+        return self.fast
 
     @property
     def words(self) -> str:
         """As ``archdsl show`` says it."""
-        return f"{self.name} bias"
+        return f"{self.called} bias"
 
 
 class Dot(Bias):
     """``-⟨M(k), v⟩``: write what comes, whatever is there (Hebbian)."""
 
     name: ClassVar[str] = "dot"
-
-    @property
-    def loss(self) -> Loss:
-        """``-⟨p, v⟩``."""
-        return Loss("dot")
-
-    @property
-    def plain(self) -> tuple[Literal["dot", "l2"], int]:
-        """Itself."""
-        return "dot", 1
-
-    @property
-    def words(self) -> str:
-        """As ``archdsl show`` says it."""
-        return "dot-product bias"
+    called: ClassVar[str] = "dot-product"
+    fast: ClassVar[Plain | None] = ("dot", 1)
 
 
 class L2(Bias):
@@ -62,22 +57,9 @@ class L2(Bias):
     """
 
     name: ClassVar[str] = "l2"
+    called: ClassVar[str] = "squared-error"
+    fast: ClassVar[Plain | None] = ("l2", 1)
     feedback: Literal["full", "learned"] = "full"
-
-    @property
-    def loss(self) -> Loss:
-        """``½‖p - v‖²``."""
-        return Loss("l2")
-
-    @property
-    def plain(self) -> tuple[Literal["dot", "l2"], int]:
-        """Itself."""
-        return "l2", 1
-
-    @property
-    def words(self) -> str:
-        """As ``archdsl show`` says it."""
-        return "squared-error bias"
 
 
 class Lp(Bias):
@@ -95,7 +77,7 @@ class Lp(Bias):
         return Loss("lp", power=float(self.p))
 
     @property
-    def plain(self) -> tuple[Literal["dot", "l2"], int] | None:
+    def plain(self) -> Plain | None:
         """``p = 2`` is twice the squared error."""
         return ("l2", 2) if self.p == 2 else None
 
@@ -114,6 +96,7 @@ class Huber(Bias):
     """
 
     name: ClassVar[str] = "huber"
+    called: ClassVar[str] = "Huber"
     delta: Annotated[Real, Field(gt=0)] | Literal["token"] = Fraction(1)
     over: Literal["channel", "norm", "mixed"] = "channel"
 
@@ -125,11 +108,6 @@ class Huber(Bias):
             return Loss(form, token=True)
         return Loss(form, threshold=float(self.delta))
 
-    @property
-    def words(self) -> str:
-        """As ``archdsl show`` says it."""
-        return "Huber bias"
-
 
 class Robust(Bias):
     """``max ½‖M(k) - v - d‖²`` over shifts ``d`` of the value no longer than ``shift``.
@@ -138,17 +116,13 @@ class Robust(Bias):
     """
 
     name: ClassVar[str] = "robust"
+    called: ClassVar[str] = "shift-robust"
     shift: Annotated[Real, Field(gt=0)] = Fraction(1, 10)
 
     @property
     def loss(self) -> Loss:
         """Its shift."""
         return Loss("robust", threshold=float(self.shift))
-
-    @property
-    def words(self) -> str:
-        """As ``archdsl show`` says it."""
-        return "shift-robust bias"
 
 
 class KL(Bias):
@@ -158,16 +132,7 @@ class KL(Bias):
     """
 
     name: ClassVar[str] = "kl"
-
-    @property
-    def loss(self) -> Loss:
-        """Cross-entropy."""
-        return Loss("kl")
-
-    @property
-    def words(self) -> str:
-        """As ``archdsl show`` says it."""
-        return "cross-entropy bias"
+    called: ClassVar[str] = "cross-entropy"
 
 
 class Written(Bias):
@@ -186,19 +151,16 @@ class Written(Bias):
         calls = [part for part in parts if isinstance(part, Apply)]
         wide = next((c for c in calls if c.function not in {*ARITHMETIC, *ELEMENTWISE}), None)
         if wide is not None:
-            raise Invalid(
-                "written-loss",
-                f"a loss is elementwise, and `{text(wide)}` is not",
-                argument="expression",
-                help=f"functions: {', '.join(ELEMENTWISE)}",
-            )
+            what = f"a loss is elementwise, and `{text(wide)}` is not"
+            raise self._refused(what, f"functions: {', '.join(ELEMENTWISE)}")
         if Name("prediction") not in parts:
-            raise Invalid(
-                "written-loss",
-                f"`{text(self.expression)}` does not depend on what the memory predicts",
-                argument="expression",
-                help="write `prediction` in it, such as `abs(prediction - target)`",
+            what = f"`{text(self.expression)}` does not depend on what the memory predicts"
+            raise self._refused(
+                what, "write `prediction` in it, such as `abs(prediction - target)`"
             )
+
+    def _refused(self, what: str, instead: str) -> Invalid:
+        return Invalid("written-loss", what, argument="expression", help=instead)
 
     @property
     def loss(self) -> Loss:

@@ -14,18 +14,42 @@ from archdsl.blocks.ops.dense import Activate, Linear
 from archdsl.blocks.ops.memory import DecayGate
 from archdsl.kernels.learner.rule import Learn
 
+Form = Literal["gd", "momentum", "muon"]
+"""How a step follows from gradients (``Learn.form``)."""
+
 Window = Annotated[int, Field(ge=1, le=256)]
 
 
 class Windowed(GradientDescent):
-    """A learner that may sum the gradients of several writes, each weighed by its token."""
+    """A learner that may sum the gradients of several writes, each weighed by its token.
+
+    ``window`` is how many of the latest; a class says which ``form`` its steps take.
+    """
+
+    form: ClassVar[Form] = "gd"
+    called: ClassVar[str]
+    window: Window = 1
+
+    @property
+    def learn(self) -> Learn:
+        """With a form and a window."""
+        return replace(super().learn, form=self.form, window=self.window)
+
+    @property
+    def words(self) -> str:
+        """As ``archdsl show`` says it."""
+        return self.called + (f" over {self.window} writes" if self.window > 1 else "")
 
     def lower_weight(self, build: Builder, stream: Value, heads: int) -> Value:
         """Weights in (0, 1) of writes within the window ``[B, T, heads]``."""
+        logits = self._logits(build, stream, heads, "weight")
+        return build.add(Activate(function="sigmoid"), logits, name="weight_gate")
+
+    def _logits(self, build: Builder, stream: Value, heads: int, name: str) -> Value:
+        """A number a write whose sigmoid starts at 0.88 ``[B, T, heads]``."""
         width = heads * self.steps
         op = Linear(width_in=stream.type.width, width_out=width, bias=True, bias_init=2.0)
-        logits = build.add(op, stream, name="weight")
-        return build.add(Activate(function="sigmoid"), logits, name="weight_gate")
+        return build.add(op, stream, name=name)
 
 
 class Momentum(Windowed):
@@ -36,23 +60,13 @@ class Momentum(Windowed):
     """
 
     name: ClassVar[str] = "momentum"
-    window: Window = 1
-
-    @property
-    def learn(self) -> Learn:
-        """With a momentum."""
-        return replace(super().learn, form="momentum", window=self.window)
-
-    @property
-    def words(self) -> str:
-        """As ``archdsl show`` says it."""
-        return "momentum" + over(self.window)
+    form: ClassVar[Form] = "momentum"
+    called: ClassVar[str] = "momentum"
 
     def lower_momentum(self, build: Builder, stream: Value, heads: int) -> Value:
         """The logarithm of the momentum ``[B, T, heads]``."""
-        width = heads * self.steps
-        op = Linear(width_in=stream.type.width, width_out=width, bias=True, bias_init=2.0)
-        logits = build.add(op, stream, name="momentum")
+        logits = self._logits(build, stream, heads, "momentum")
+        width = logits.type.width
         gate = DecayGate(width=width, heads=width, form="sigmoid")
         return build.add(gate, logits, name="momentum_gate")
 
@@ -65,17 +79,8 @@ class Omega(Windowed):
     """
 
     name: ClassVar[str] = "omega"
+    called: ClassVar[str] = "Omega rule"
     window: Window = 8
-
-    @property
-    def learn(self) -> Learn:
-        """With a window."""
-        return replace(super().learn, window=self.window)
-
-    @property
-    def words(self) -> str:
-        """As ``archdsl show`` says it."""
-        return "Omega rule" + over(self.window)
 
 
 class Muon(Momentum):
@@ -87,22 +92,14 @@ class Muon(Momentum):
     """
 
     name: ClassVar[str] = "muon"
+    form: ClassVar[Form] = "muon"
+    called: ClassVar[str] = "Muon"
     newton: Annotated[int, Field(ge=1, le=10)] = 5
 
     @property
     def learn(self) -> Learn:
         """With orthogonal steps."""
-        return replace(super().learn, form="muon", newton=self.newton)
-
-    @property
-    def words(self) -> str:
-        """As ``archdsl show`` says it."""
-        return "Muon" + over(self.window)
-
-
-def over(window: int) -> str:
-    """How many writes a step sums, in words."""
-    return f" over {window} writes" if window > 1 else ""
+        return replace(super().learn, newton=self.newton)
 
 
 class ClosedForm(Learner):

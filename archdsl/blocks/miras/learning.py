@@ -85,31 +85,29 @@ def slots(mixer: Miras) -> Iterator[Invalid]:
 
 def distributions(mixer: Miras) -> Iterator[Invalid]:
     """Distributions need more than one number, and values that are ones."""
-    simplex = isinstance(mixer.retention, Simplex | FDivergence)
-    if simplex and isinstance(mixer.memory, Vector):
-        yield Invalid(
-            "lone-distribution",
-            "every channel of a vector memory is a memory of one number, and a distribution over one"
-            " number is always the same",
-            argument="retention",
-            help="use `memory = matrix(heads = …)`, or `retention = bregman`",
-        )
-    if not isinstance(mixer.bias, KL):
-        return
-    if isinstance(mixer.memory, Vector):
-        yield Invalid(
-            "lone-distribution",
-            "every channel of a vector memory predicts one number, and `bias = kl` compares distributions",
-            argument="bias",
-            help="use `memory = matrix(heads = …)`, or `bias = l2`",
-        )
-    if mixer.value != "softmax":
+    lone, compared = isinstance(mixer.memory, Vector), isinstance(mixer.bias, KL)
+    if lone and isinstance(mixer.retention, Simplex | FDivergence):
+        why = "is a memory of one number, and a distribution over one number is always the same"
+        yield _lone(why, "retention", "bregman")
+    if lone and compared:
+        why = "predicts one number, and `bias = kl` compares distributions"
+        yield _lone(why, "bias", "l2")
+    if compared and mixer.value != "softmax":
         yield Invalid(
             "values-not-distributions",
             "`bias = kl` compares distributions, and the values here are none",
             argument="bias",
             help="write `value = softmax`",
         )
+
+
+def _lone(why: str, argument: str, instead: str) -> Invalid:
+    return Invalid(
+        "lone-distribution",
+        f"every channel of a vector memory {why}",
+        argument=argument,
+        help=f"use `memory = matrix(heads = …)`, or `{argument} = {instead}`",
+    )
 
 
 def maps(mixer: Miras) -> Iterator[Invalid]:

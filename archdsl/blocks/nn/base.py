@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -84,6 +85,10 @@ class Site(nn.Module):
     call: ClassVar[Literal["plain", "context", "state"]] = "plain"
     packs: ClassVar[bool] = False
     """Whether a stateful module takes packed sequences, or hands the context to those inside."""
+    bucketed: ClassVar[bool] = True
+    """Whether packed sequences are better trained as batches of similar length, where those are known."""
+    routes: ClassVar[bool] = False
+    """Whether it takes text and gives the rows that arrive, and sees to the memories' states itself."""
     place: Place = Place()
     places: ClassVar[bool] = False
     """Whether what it gives depends on where a token stands, though it keeps no state."""
@@ -124,9 +129,10 @@ def widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def exactly(like: Tensor) -> torch.autocast:
+def exactly(like: Tensor) -> AbstractContextManager[Any]:
     """A context without autocast: gates and states are computed in the precision they are given in."""
-    return torch.autocast(like.device.type, enabled=False)
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def unit(x: Tensor) -> Tensor:

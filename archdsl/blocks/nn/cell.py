@@ -15,6 +15,7 @@ from archdsl.blocks.nn.cell_start import Starts, fill
 from archdsl.blocks.nn.functions import FUNCTIONS
 from archdsl.blocks.ops import cell as ops
 from archdsl.kernels.common import segments, sequences
+from archdsl.kernels.routing import gather_rows
 from archdsl.kernels.scan import scan
 
 Values = dict[str, Tensor]
@@ -24,6 +25,7 @@ class CellRecurrence(Site):
     """See ``ops.CellRecurrence``."""
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
+    packs: ClassVar[bool] = True
 
     def __init__(self, op: ops.CellRecurrence) -> None:
         super().__init__(op)
@@ -32,8 +34,8 @@ class CellRecurrence(Site):
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
     @property
-    def packs(self) -> bool:  # type: ignore[override]
-        """A scan takes packed sequences; one step after the other they are better a batch."""
+    def bucketed(self) -> bool:  # type: ignore[override]
+        """A scan is; steps take packed sequences as a batch that shrinks."""
         return self.op.plan == "scan"
 
     def draw(self, seeded: Seeded) -> None:
@@ -77,7 +79,13 @@ class CellRecurrence(Site):
         copied = self.op.copies > 1
         with exactly(x):
             wide = widened(x)[..., None] if copied else widened(x)
-            run = _Scan(self, wide, state, bounds) if scans else _Steps(self, wide, state)
+            run: _Run
+            if scans:
+                run = _Scan(self, wide, state, bounds)
+            elif bounds is None:
+                run = _Steps(self, wide, state)
+            else:
+                run = _PackedSteps(self, wide, state, bounds)
             output, after = run.result()
         output = output.squeeze(-1) if copied else output
         return output.to(x.dtype), after if context.keep else None
@@ -287,14 +295,33 @@ class _Steps(_Run):
         slices = self._slices()
         current: Values = {name: value.to(self.x.dtype) for name, value in self.state.items()}
         outputs = []
-        for t in range(self.x.shape[1]):
+        for t in range(self.steps):
+            current = self.going(current, t)
             values = {name: parts[t] for name, parts in slices.items()} | current
             self.now, self.products = t, self._products(current)
             for name in bound:
                 values[name] = self.value(self.analysis.assignments[name], values)
             current = {name: values[self.analysis.final[name]] for name in current}
             outputs.append(values[self.analysis.final[self.cell.op.output]])
-        return torch.stack(outputs, 1), {n: v.to(self.state[n].dtype) for n, v in current.items()}
+        after = {n: v.to(self.state[n].dtype) for n, v in self.ends(current).items()}
+        return self.in_time(outputs), after
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return self.x.shape[1]
+
+    def going(self, current: Values, t: int) -> Values:
+        """The states of the sequences that have a token ``t``."""
+        return current
+
+    def ends(self, current: Values) -> Values:
+        """The last states of all sequences."""
+        return current
+
+    def in_time(self, outputs: list[Tensor]) -> Tensor:
+        """Outputs of steps as they stand in ``x``."""
+        return torch.stack(outputs, 1)
 
     def _slices(self) -> dict[str, tuple[Tensor, ...]]:
         self.sliced = {
@@ -304,9 +331,13 @@ class _Steps(_Run):
         return {name: self._over_time(value) for name, value in self.values.items()}
 
     def _over_time(self, value: Tensor) -> tuple[Tensor, ...]:
-        """``[B, T, …]`` as ``T`` slices; a value without time is the same at every step."""
+        """A value as one slice a step; one without time is the same at every step."""
         timed = value.dim() == self.x.dim()
-        return value.unbind(1) if timed else (value,) * self.x.shape[1]
+        return self.apart(value) if timed else (value,) * self.steps
+
+    def apart(self, value: Tensor) -> tuple[Tensor, ...]:
+        """``[B, T, …]`` as ``T`` slices."""
+        return value.unbind(1)
 
     def _products(self, current: Values) -> dict[str, Tensor]:
         """This step's products of previous states with all their blocks."""
@@ -330,6 +361,50 @@ class _Steps(_Run):
         ]
         known = self.sliced[call]
         return _sum([*parts, *([] if known is None else [known[self.now]])])
+
+
+class _PackedSteps(_Steps):
+    """Packed sequences ``x [1, T, D_in]`` as a batch that shrinks where they end, the longest first."""
+
+    def __init__(self, cell: CellRecurrence, x: Tensor, state: State, cu_seqlens: Tensor) -> None:
+        lengths = cu_seqlens.diff()
+        order = lengths.argsort(descending=True, stable=True)
+        super().__init__(cell, x, {name: value[order] for name, value in state.items()})
+        self.rank = order.argsort()
+        sizes = (len(lengths) - lengths.bincount().cumsum(0))[:-1]
+        self.sizes: list[int] = sizes.tolist()
+        rows, _ = segments(cu_seqlens, x.shape[1])
+        step = torch.arange(x.shape[1], device=x.device) - cu_seqlens[rows]
+        self.place = (sizes.cumsum(0) - sizes)[step] + self.rank[rows]
+        self.source = self.place.argsort()
+        self.ended: list[Values] = []
+
+    @property
+    def steps(self) -> int:
+        """Tokens of the longest."""
+        return len(self.sizes)
+
+    def going(self, current: Values, t: int) -> Values:
+        """Without those that have ended, whose states are kept."""
+        size = self.sizes[t]
+        self.ended.append({name: value[size:] for name, value in current.items()})
+        return {name: value[:size] for name, value in current.items()}
+
+    def ends(self, current: Values) -> Values:
+        """Those that ended last stand first."""
+        found = [current, *reversed(self.ended)]
+        return {name: torch.cat([v[name] for v in found])[self.rank] for name in current}
+
+    def apart(self, value: Tensor) -> tuple[Tensor, ...]:
+        """``[1, T, …]`` as one slice a step, of the sequences that have it."""
+        rows = gather_rows(value[0].flatten(1), self.source, self.place[:, None])
+        return rows.view(value.shape[1:]).split(self.sizes)  # type: ignore[no-any-return,no-untyped-call]
+
+    def in_time(self, outputs: list[Tensor]) -> Tensor:
+        """See the base."""
+        rows = torch.cat(outputs)
+        found = gather_rows(rows.flatten(1), self.place, self.source[:, None])
+        return found.view(1, *rows.shape)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

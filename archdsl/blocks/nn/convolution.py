@@ -84,14 +84,15 @@ class Convolution(Site):
 
     def _filtered(self, seen: Tensor, copies: int = 1) -> Tensor:
         """The convolution of what is seen and its activation, ``reach`` tokens shorter."""
-        if self._short:
+        if self.short:
             weight, bias = self._taps(copies)
             heads = self.op.unit_heads * copies
             return short_convolution(seen, weight, bias, self.op.activation, heads, self.backend)
         return self._activated(self._convolved(seen, copies), copies)
 
     @property
-    def _short(self) -> bool:
+    def short(self) -> bool:
+        """Whether the shell's short convolution computes it."""
         return (
             self.op.dilation == 1
             and self.op.kernel <= MOST_TAPS

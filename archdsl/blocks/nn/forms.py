@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from archdsl.blocks.nn import packed
-from archdsl.kernels.common import Bucket, buckets
-from archdsl.kernels.routing import Plan, put_rows, take_rows
+from archdsl.kernels.common import buckets
+from archdsl.kernels.routing import Place, Plan, join_rows, spread_rows
 
 if TYPE_CHECKING:
     from archdsl.blocks.nn.base import Context, State
@@ -108,8 +108,11 @@ def run_stateful(
     assert step.routed is not None, f"{step.name} stands in no routed region"
     rows = context.rows
     assert rows is not None, f"{step.name} is not called inside a routed region"
+    if getattr(module, "routes", False):
+        found: tuple[Any, State | None] = module(*inputs, state=state, context=context)
+        return found
     if step.routed.form == "every":
-        return _on_every(module, inputs, state, context, rows)
+        return on_every(module, inputs, state, context, rows)
     if rows.single:
         return _on_tokens(module, inputs, state, context, rows)
     return _on_packed(module, inputs, state, context, rows)
@@ -121,7 +124,7 @@ def fresh(module: Any, copies: int, batch: int, like: Tensor) -> State:
     return found
 
 
-def _on_every(
+def on_every(
     module: Any, inputs: list[Tensor], state: State | None, context: Context, rows: Rows
 ) -> tuple[Any, State | None]:
     """A convolution on the text, once for each memory: as more channels of the same taps."""
@@ -173,34 +176,16 @@ def _bucketed(module: Any, like: Tensor) -> bool:
     throws away what its backward needs, and computes it again.
     """
     eager = like.device.type == "cpu" and not torch.compiler.is_compiling()
-    return bool(module.packs) and eager and torch.is_grad_enabled()
+    return bool(module.packs and module.bucketed) and eager and torch.is_grad_enabled()
 
 
 def _by_length(module: Any, inputs: list[Tensor], context: Context, plan: Plan) -> Tensor:
     """Members of similar length as a batch, zeros behind the short ones: nothing sees those."""
     inner = replace(context, cu_seqlens=None)
-    groups = list(buckets(plan.bounds, CHUNK))
-    if len(groups) == 1:
-        return _batch(module, [x[0] for x in inputs], inner, groups[0])[None]
-    order = torch.cat([bucket.index[~bucket.padding] for bucket in groups])
-    parts = []
-    for bucket in groups:
-        index = bucket.index[~bucket.padding]
-        parts.append(_batch(module, [take_rows(x[0], index) for x in inputs], inner, bucket))
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(len(order), device=order.device)
-    return take_rows(torch.cat(parts), inverse)[None]
-
-
-def _batch(module: Any, inputs: list[Tensor], context: Context, bucket: Bucket) -> Tensor:
-    """Rows of members ``[n, D]``, one member behind the other, through a padded batch and back."""
-    place = (~bucket.padding).flatten().nonzero()[:, 0]
-
-    def apart(x: Tensor) -> Tensor:
-        return put_rows(x, place, bucket.padding.numel()).view(*bucket.padding.shape, -1)
-
-    y, _ = module(*map(apart, inputs), state=None, context=context)
-    return take_rows(y.flatten(0, 1), place)
+    places = [Place.of(bucket, len(plan.token)) for bucket in buckets(plan.bounds, CHUNK)]
+    batches = zip(*(spread_rows(x[0], places) for x in inputs), strict=True)
+    outputs = [module(*batch, state=None, context=inner)[0] for batch in batches]
+    return join_rows(outputs, places)[None]
 
 
 def _on_tokens(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, widened
+from archdsl.blocks.nn.convolution import Convolution
 from archdsl.blocks.nn.dense import draw_matrix
-from archdsl.blocks.nn.forms import Rows
+from archdsl.blocks.nn.forms import Rows, on_every
 from archdsl.blocks.nn.structure import RegionModule
 from archdsl.blocks.ops import routing as ops
 from archdsl.kernels.common import segments
@@ -19,12 +21,14 @@ from archdsl.kernels.routing import (
     Plan,
     choose_top,
     combine_rows,
+    filters,
     gather_rows,
     grouped_linear,
     idle_decay,
     rank_in_member,
     refuse,
     route,
+    routed_filter,
     take_rows,
 )
 from archdsl.kernels.shell.products import linear
@@ -112,6 +116,35 @@ class CopiedLinear(Site):
     def _packed(self, x: Tensor, plan: Plan) -> Tensor:
         y = grouped_linear(x, self.weight, plan.groups)
         return y if self.bias is None else y + self.bias.to(y.dtype)[plan.copy]
+
+
+class RoutedFilter(Convolution):
+    """See ``ops.RoutedFilter``. It has the taps; the projection's module stands beside it."""
+
+    routes: ClassVar[bool] = True
+
+    def __init__(self, op: ops.RoutedFilter) -> None:
+        super().__init__(op.filter)
+        self.names = op.names
+        self.projection = (CopiedLinear(op.linear),)  # in a tuple: its holder registers it
+
+    def attach(self, holder: nn.Module, name: str) -> None:
+        """Give the projection to the holder, under its own name."""
+        holder.add_module(self.names[0], self.projection[0])
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, state: State | None, context: Context
+    ) -> tuple[Tensor, State | None]:
+        """``[B, T, D]`` → routed rows, and the last projections within reach, a memory."""
+        (project,), rows, op = self.projection, rows_of(context), self.op
+        plain = state is None and not context.keep and rows.cu_seqlens is None and not rows.single
+        fused = self.short and self.backend != "plain"
+        if plain and fused and filters(x, project.weight, self.weight):
+            how = (rows.plan, op.activation, op.unit_heads)
+            return rows.packed(routed_filter(x, project.weight, self.weight, self.bias, *how)), None
+        every = project(x, context)
+        y, after = on_every(partial(super().forward), [every], state, context, rows)
+        return rows.packed(take_rows(rows.flat(y), rows.index)), after
 
 
 class GRU(nn.Module):

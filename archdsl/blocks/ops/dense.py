@@ -271,13 +271,17 @@ class Convolution(Op):
 
 
 class Head(Op):
-    """Logits: ``[B, T, width]`` → ``[B, T, symbols]``; tied to the table of the root's ``embed``."""
+    """Logits: ``[B, T, width]`` → ``[B, T, symbols]``; tied to the table of the root's ``embed``.
+
+    ``pooled`` says that a sequence has one position by then, whatever its length.
+    """
 
     module: ClassVar[str] = NN + "dense:Head"
     width: int
     symbols: int
     tied: bool = False
     bias: bool = False
+    pooled: bool = False
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """Logits."""
@@ -291,7 +295,8 @@ class Head(Op):
 
     def flops(self, work: Work) -> int:
         """One matrix product."""
-        return 2 * work.tokens * self.width * self.symbols
+        rows = work.batch if self.pooled else work.tokens
+        return 2 * rows * self.width * self.symbols
 
 
 class Pool(Op):

@@ -13,7 +13,7 @@ from math import prod
 from typing import ClassVar, Literal
 
 from archdsl.blocks.op import Buffer, Form, Op, Shape, Type, Work
-from archdsl.blocks.ops.dense import Initialisation, Linear
+from archdsl.blocks.ops.dense import Convolution, Initialisation, Linear
 
 NN = "archdsl.blocks.nn.routing:"
 
@@ -89,6 +89,45 @@ class CopiedLinear(Op):
     def flops(self, work: Work) -> int:
         """One product a row."""
         return 2 * work.tokens * self.width_in * self.width_out
+
+
+class RoutedFilter(Op):
+    """A memory's own projection, its convolution along the text and the rows that arrive, as one.
+
+    Args:
+        linear: the projection of ``text``.
+        filter: the convolution behind it.
+        names: the names of both; their parameters are saved under these.
+    """
+
+    module: ClassVar[str] = NN + "RoutedFilter"
+    transparent: ClassVar[bool] = True
+    linear: CopiedLinear
+    filter: Convolution
+    names: tuple[str, str]
+
+    def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
+        """The rows that arrive, as wide as the projection."""
+        return (replace(formed(inputs[0], "packed"), width=self.linear.width_out),)
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """Those of both."""
+        parts = zip(self.names, (self.linear, self.filter), strict=True)
+        return {f"{name}.{key}": s for name, op in parts for key, s in op.parameters().items()}
+
+    @property
+    def active(self) -> int:
+        """Those of the copies a token goes to, and the taps."""
+        return self.linear.active + self.filter.active
+
+    def state(self, length: int) -> Mapping[str, Buffer]:
+        """The convolution's."""
+        return self.filter.state(length)
+
+    def flops(self, work: Work) -> int:
+        """Both, for every copy and token; the work is said in rows that arrive."""
+        every = Work(work.tokens // self.linear.chosen * self.linear.copies)
+        return self.linear.flops(every) + (self.filter.flops(every) if work.steps > 1 else 0)
 
 
 class Router(Op):

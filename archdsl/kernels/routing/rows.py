@@ -6,10 +6,14 @@ forward and gives the same bits every time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from archdsl.kernels.common import Bucket
 
 
 def _summed(rows: Tensor, inverse: Tensor, weights: Tensor | None) -> Tensor:
@@ -153,7 +157,79 @@ def take_rows(x: Tensor, index: Tensor) -> Tensor:
     return found
 
 
-def put_rows(rows: Tensor, index: Tensor, count: int) -> Tensor:
-    """Rows [N, D] at an index [N] without repetitions, zeros elsewhere → [count, D]."""
-    found: Tensor = put_op(rows, index, count)
+@dataclass(frozen=True)
+class Place:
+    """Where a padded batch ``[n, T]`` of members stands among N packed rows.
+
+    Args:
+        shape: n and T.
+        source: the row of each position ``[n T]``, any row where there is padding.
+        target: the same, N where there is padding.
+        padding: positions of padding.
+    """
+
+    shape: tuple[int, int]
+    source: Tensor
+    target: Tensor
+    padding: Tensor
+
+    @classmethod
+    def of(cls, bucket: Bucket, rows: int) -> Place:
+        """The place of some of the members of so many rows."""
+        source, padding = bucket.index.flatten(), bucket.padding.flatten()
+        target = source.masked_fill(padding, rows)
+        shape = (bucket.index.shape[0], bucket.index.shape[1])
+        return cls(shape, source, target, padding.nonzero()[:, 0])
+
+
+def _spread(rows: Tensor, places: Sequence[Place]) -> tuple[Tensor, ...]:
+    """Rows [N, D] as padded batches [n, T, D], zeros behind the short members."""
+    found = (rows.index_select(0, p.source).index_fill_(0, p.padding, 0) for p in places)
+    return tuple(x.view(*p.shape, -1) for x, p in zip(found, places, strict=True))
+
+
+def _join(parts: Sequence[Tensor], places: Sequence[Place]) -> Tensor:
+    """What ``_spread`` gave as rows; padding goes to one more row, which nobody reads."""
+    count = sum(len(p.target) - len(p.padding) for p in places)
+    rows = parts[0].new_empty(count + 1, parts[0].shape[-1])
+    for part, place in zip(parts, places, strict=True):
+        rows.index_copy_(0, place.target, part.flatten(0, 1))
+    return rows[:count]
+
+
+class _Spread(torch.autograd.Function):
+    """Packed rows to the padded batches that together hold each of them once."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, places: Sequence[Place]) -> tuple[Tensor, ...]:
+        ctx.places = places
+        return _spread(rows, places)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _join(grads, ctx.places), None
+
+
+class _Join(torch.autograd.Function):
+    """Padded batches back to packed rows."""
+
+    @staticmethod
+    def forward(ctx: Any, places: Sequence[Place], *parts: Tensor) -> Tensor:
+        ctx.places = places
+        return _join(parts, places)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_spread(grad, ctx.places)
+
+
+def spread_rows(rows: Tensor, places: Sequence[Place]) -> tuple[Tensor, ...]:
+    """Packed rows [N, D] to padded batches [n, T, D] that together hold each of them once."""
+    found: tuple[Tensor, ...] = _Spread.apply(rows, places)  # type: ignore[no-untyped-call]
+    return found
+
+
+def join_rows(parts: Sequence[Tensor], places: Sequence[Place]) -> Tensor:
+    """Padded batches [n, T, D] back to packed rows [N, D]; what stands in padding is dropped."""
+    found: Tensor = _Join.apply(places, *parts)  # type: ignore[no-untyped-call]
     return found
