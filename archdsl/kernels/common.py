@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LANES = 64
-"""Chunk matrices processed together: they fill a batched product and stay in cache."""
+LANES = 32
+"""Chunk matrices processed together: they fill a batched product, and each of a window's many
+intermediates (512 KiB at 64 x 64) stays in the second-level cache until it is read."""
 
 TRITON_WIDTH = 256
 """Widest heads of keys the Triton kernels take."""
@@ -27,8 +28,10 @@ TRITON_FOUND = importlib.util.find_spec("triton") is not None
 
 def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
     """The dtype of states and accumulations: float64 if any input is float64, else float32."""
-    double = any(x is not None and x.dtype == torch.float64 for x in tensors)
-    return torch.float64 if double else torch.float32
+    for x in tensors:
+        if x is not None and x.dtype == torch.float64:
+            return torch.float64
+    return torch.float32
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ def check_packed(cu_seqlens: Tensor | None, batch: int) -> None:
 
 def check_shape(name: str, x: Tensor | None, expected: tuple[int, ...]) -> None:
     """Refuse a tensor of another shape, naming it."""
-    if x is not None and tuple(x.shape) != expected:
+    if x is not None and x.shape != expected:
         raise ValueError(f"{name} must be {list(expected)}, found {list(x.shape)}")
 
 
@@ -286,13 +289,16 @@ def decay_factors(log_decay: Tensor | None, key: Tensor, dtype: torch.dtype) -> 
 
 def lanes(x: Tensor, memory: Tensor, *sizes: int) -> Tensor:
     """One token's `x` [B, 1, H, ...] as [B H, *sizes], in the dtype of `memory` [B H, K, V]."""
-    return x.reshape(memory.shape[0], *sizes).to(memory.dtype)
+    rows = x.reshape(memory.shape[0], *sizes)
+    return rows if rows.dtype == memory.dtype else rows.to(memory.dtype)
 
 
-def lane_decay(log_decay: Tensor, memory: Tensor) -> Tensor:
-    """One token's decay from [B, 1, H] or [B, 1, H, K], as factors [B H, 1 or K, 1] of `memory`."""
+def decayed(memory: Tensor, log_decay: Tensor | None) -> Tensor:
+    """`memory` [B H, K, V] after one token's decay [B, 1, H] or [B, 1, H, K]; itself without one."""
+    if log_decay is None:
+        return memory
     width = 1 if log_decay.dim() == 3 else log_decay.shape[3]
-    return lanes(log_decay, memory, width, 1).exp()
+    return memory * lanes(log_decay, memory, width, 1).exp()
 
 
 def write_lanes(memory: Tensor, key: Tensor, value: Tensor, fresh: bool) -> Tensor:
@@ -303,11 +309,11 @@ def write_lanes(memory: Tensor, key: Tensor, value: Tensor, fresh: bool) -> Tens
 
 
 def read_lanes(q: Tensor, memory: Tensor, like: Tensor, scale: float) -> Tensor:
-    """One token's read of `memory` [B H, K, V]: `scale * S^T q`, [B, 1, H, V] in the dtype of `like`."""
+    """One token's read of `memory` [B H, K, V]: `scale * S^T q`, as `like` [B, 1, H, V]."""
     query = lanes(q, memory, 1, q.shape[3])
-    nothing = query.new_zeros(())  # beta 0 ignores it: the product is scaled as it is made
-    out = torch.baddbmm(nothing, query, memory, beta=0, alpha=scale)
-    return out.view(q.shape[0], 1, q.shape[2], memory.shape[2]).to(like.dtype)
+    out = torch.bmm(query if scale == 1 else query * scale, memory)
+    out = out.view(q.shape[0], 1, q.shape[2], memory.shape[2])
+    return out if out.dtype == like.dtype else out.to(like.dtype)
 
 
 def in_time(outputs: list[Tensor], like: Tensor) -> Tensor:

@@ -53,6 +53,10 @@ def steps(first: Any, last: Any, step: int = 1) -> Any:
     return range(begin, end, step)
 
 
+loop: Any = steps if INTERPRETED else range
+"""What kernels import as `range`, the one name that Triton compiles."""
+
+
 @helper
 def product(a: tl.tensor, b: tl.tensor, HALF: tl.constexpr) -> Any:
     """Multiply a @ b in float32: bfloat16 operands (2), tensor float (1), or near float32 (0)."""
@@ -66,15 +70,21 @@ def product(a: tl.tensor, b: tl.tensor, HALF: tl.constexpr) -> Any:
 
 
 @helper
-def sums(mask: tl.tensor, x: tl.tensor) -> Any:
-    """Sums of rows of x [L, D] chosen by mask [C, L], to float32 accuracy: three bfloat16 parts."""
-    if PLAIN:
-        return tl.dot(tl.where(mask, 1.0, 0.0), x)
-    chosen = tl.where(mask, 1.0, 0.0).to(tl.bfloat16)
+def thirds(x: tl.tensor) -> Any:
+    """Three bfloat16 tensors that add up to x to float32 accuracy, the largest first."""
     high = x.to(tl.bfloat16)
     rest = x - high.to(tl.float32)
     middle = rest.to(tl.bfloat16)
-    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    return high, middle, (rest - middle.to(tl.float32)).to(tl.bfloat16)
+
+
+@helper
+def sums(mask: tl.tensor, x: tl.tensor) -> Any:
+    """Sums of rows of x [L, D] chosen by mask [C, L], to float32 accuracy."""
+    if PLAIN:
+        return tl.dot(tl.where(mask, 1.0, 0.0), x)
+    chosen = tl.where(mask, 1.0, 0.0).to(tl.bfloat16)
+    high, middle, low = thirds(x)
     return tl.dot(chosen, high, acc=tl.dot(chosen, middle, acc=tl.dot(chosen, low)))
 
 
@@ -84,10 +94,7 @@ def sums_across(x: tl.tensor, mask: tl.tensor) -> Any:
     if PLAIN:
         return tl.dot(x, tl.where(mask, 1.0, 0.0))
     chosen = tl.where(mask, 1.0, 0.0).to(tl.bfloat16)
-    high = x.to(tl.bfloat16)
-    rest = x - high.to(tl.float32)
-    middle = rest.to(tl.bfloat16)
-    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    high, middle, low = thirds(x)
     return tl.dot(high, chosen, acc=tl.dot(middle, chosen, acc=tl.dot(low, chosen)))
 
 
@@ -115,50 +122,85 @@ def facing(i: tl.tensor, j: tl.tensor, half: tl.tensor) -> Any:
 
 
 @helper
+def square(C: tl.constexpr) -> Any:
+    """Numbers of rows [C, 1] and of columns [1, C]."""
+    here = tl.arange(0, C)
+    return here[:, None], here[None, :]
+
+
+@helper
+def spot(
+    token: tl.tensor, good: tl.tensor, head: tl.tensor, column: tl.tensor,
+    H: tl.constexpr, D: tl.constexpr,
+) -> Any:  # fmt: skip
+    """Offsets into [tokens, H, D] of tokens and columns as they broadcast, and which there are."""
+    return (token * H + head) * D + column, good & (column < D)
+
+
+@helper
 def rows_of(
-    x: tl.tensor,
-    token: tl.tensor,
-    good: tl.tensor,
-    head: tl.tensor,
-    column: tl.tensor,
-    H: tl.constexpr,
-    D: tl.constexpr,
-) -> Any:
+    x: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, column: tl.tensor,
+    H: tl.constexpr, D: tl.constexpr,
+) -> Any:  # fmt: skip
     """Tile [C, block] of x [tokens, H, D] in its own dtype, zeros outside."""
-    offset = (token[:, None] * H + head) * D + column[None, :]
-    return tl.load(x + offset, mask=good[:, None] & (column[None, :] < D), other=0.0)
+    offset, mask = spot(token[:, None], good[:, None], head, column[None, :], H, D)
+    return tl.load(x + offset, mask=mask, other=0.0)
 
 
 @helper
 def across_of(
-    x: tl.tensor,
-    token: tl.tensor,
-    good: tl.tensor,
-    head: tl.tensor,
-    column: tl.tensor,
-    H: tl.constexpr,
-    D: tl.constexpr,
-) -> Any:
+    x: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, column: tl.tensor,
+    H: tl.constexpr, D: tl.constexpr,
+) -> Any:  # fmt: skip
     """Tile [block, C] of x [tokens, H, D], loaded transposed."""
-    offset = (token[None, :] * H + head) * D + column[:, None]
-    return tl.load(x + offset, mask=good[None, :] & (column[:, None] < D), other=0.0)
+    offset, mask = spot(token[None, :], good[None, :], head, column[:, None], H, D)
+    return tl.load(x + offset, mask=mask, other=0.0)
 
 
 @helper
 def keep_rows(
-    x: tl.tensor,
-    tile: tl.tensor,
-    token: tl.tensor,
-    good: tl.tensor,
-    head: tl.tensor,
-    column: tl.tensor,
-    H: tl.constexpr,
-    D: tl.constexpr,
-) -> Any:
+    x: tl.tensor, tile: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor,
+    column: tl.tensor, H: tl.constexpr, D: tl.constexpr,
+) -> None:  # fmt: skip
     """Write a tile [C, block] into x [tokens, H, D]."""
-    offset = (token[:, None] * H + head) * D + column[None, :]
-    mask = good[:, None] & (column[None, :] < D)
+    offset, mask = spot(token[:, None], good[:, None], head, column[None, :], H, D)
     tl.store(x + offset, tile.to(x.dtype.element_ty), mask=mask)
+
+
+@helper
+def state_spot(key: tl.tensor, value: tl.tensor, K: tl.constexpr, V: tl.constexpr) -> Any:
+    """Offsets into a state [K, V] of keys and values as they broadcast, and which there are."""
+    return key * V + value, (key < K) & (value < V)
+
+
+@helper
+def state_of(
+    x: tl.tensor, place: tl.tensor, key: tl.tensor, value: tl.tensor,
+    K: tl.constexpr, V: tl.constexpr,
+) -> Any:  # fmt: skip
+    """Tile [BK, BV] of a state in x [places, K, V], zeros outside."""
+    offset, mask = state_spot(key[:, None], value[None, :], K, V)
+    return tl.load(x + place * K * V + offset, mask=mask, other=0.0)
+
+
+@helper
+def state_across_of(
+    x: tl.tensor, place: tl.tensor, key: tl.tensor, value: tl.tensor,
+    K: tl.constexpr, V: tl.constexpr,
+) -> Any:  # fmt: skip
+    """Tile [BV, BK] of a state in x [places, K, V], loaded transposed."""
+    offset, mask = state_spot(key[None, :], value[:, None], K, V)
+    return tl.load(x + place * K * V + offset, mask=mask, other=0.0)
+
+
+@helper
+def keep_state(
+    x: tl.tensor, tile: tl.tensor, place: tl.tensor, key: tl.tensor, value: tl.tensor,
+    K: tl.constexpr, V: tl.constexpr,
+) -> None:  # fmt: skip
+    """Write a tile [BK, BV] of a state into x [places, K, V]."""
+    offset, mask = state_spot(key[:, None], value[None, :], K, V)
+    tl.store(x + place * K * V + offset, tile, mask=mask)
 
 
 @helper
@@ -176,16 +218,66 @@ def log_of(
 
 
 @helper
+def logs_of(
+    log: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, key: tl.tensor,
+    H: tl.constexpr, K: tl.constexpr, GATE: tl.constexpr,
+) -> Any:  # fmt: skip
+    """Log decays of a chunk's tokens: [C] per head (GATE 1), [C, BK] per channel."""
+    if GATE == 1:
+        out = log_of(log, token, good, head, H)
+    else:
+        out = floored(rows_of(log, token, good, head, key, H, K))
+    return out
+
+
+@helper
+def logs_across_of(
+    log: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor, key: tl.tensor,
+    H: tl.constexpr, K: tl.constexpr, GATE: tl.constexpr,
+) -> Any:  # fmt: skip
+    """The log decays of `logs_of`, loaded transposed: [C] or [BK, C]."""
+    if GATE == 1:
+        out = log_of(log, token, good, head, H)
+    else:
+        out = floored(across_of(log, token, good, head, key, H, K))
+    return out
+
+
+@helper
+def decays(chosen: tl.tensor, logs: tl.tensor, GATE: tl.constexpr) -> Any:
+    """Decay of each row over the tokens `chosen` [C, C] for it: [C, 1] or, per channel, [C, BK]."""
+    if GATE == 1:
+        out = tl.sum(tl.where(chosen, logs[None, :], 0.0), axis=1)[:, None]
+    else:
+        out = sums(chosen, logs)
+    return tl.exp(out)
+
+
+@helper
+def decays_across(logs: tl.tensor, chosen: tl.tensor, GATE: tl.constexpr) -> Any:
+    """Decay of each column over the tokens `chosen` [C, C] above it: [1, C] or [BK, C]."""
+    if GATE == 1:
+        out = tl.sum(tl.where(chosen, logs[:, None], 0.0), axis=0)[None, :]
+    else:
+        out = sums_across(logs, chosen)
+    return tl.exp(out)
+
+
+@helper
+def total_decay(logs: tl.tensor, GATE: tl.constexpr) -> Any:
+    """Decay over a whole chunk from `logs_across_of`, as a state takes it: a number or [BK, 1]."""
+    if GATE == 1:
+        out = tl.exp(tl.sum(logs, axis=0))
+    else:
+        out = tl.exp(tl.sum(logs, axis=1))[:, None]
+    return out
+
+
+@helper
 def pair_decay(
-    log: tl.tensor,
-    token: tl.tensor,
-    good: tl.tensor,
-    head: tl.tensor,
-    H: tl.constexpr,
-    C: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    ACROSS: tl.constexpr,
-) -> Any:
+    log: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor,
+    H: tl.constexpr, C: tl.constexpr, SHIFTED: tl.constexpr, ACROSS: tl.constexpr,
+) -> Any:  # fmt: skip
     """Decay of every earlier token j seen from i, [C, C] at [i, j] ([j, i] if ACROSS), j <= i.
 
     SHIFTED rows leave out their own decay and see j < i only.
@@ -193,44 +285,44 @@ def pair_decay(
     here = tl.arange(0, C)
     own = log_of(log, token - SHIFTED, good & (here >= SHIFTED), head, H)
     if ACROSS:
-        row, col = here[None, :], here[:, None]
+        col, row = square(C)
         between = tl.cumsum(tl.where(row > col + SHIFTED, own[None, :], 0.0), axis=1)
     else:
-        row, col = here[:, None], here[None, :]
+        row, col = square(C)
         between = tl.cumsum(tl.where(row > col + SHIFTED, own[:, None], 0.0), axis=0)
     return tl.exp(tl.where(row >= col + SHIFTED, between, float("-inf")))
 
 
 @helper
-def enter_decay(log: tl.tensor, C: tl.constexpr, SHIFTED: tl.constexpr) -> Any:
-    """Decay [C] from the chunk's start to each row, from log decays [C]."""
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    return tl.exp(tl.sum(tl.where(until(i, j, C, SHIFTED), log[None, :], 0.0), axis=1))
-
-
-@helper
-def leave_decay(log: tl.tensor, C: tl.constexpr) -> Any:
-    """Decay [C] from each row to the chunk's end, from log decays [C]."""
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    return tl.exp(tl.sum(tl.where(beyond(i, j, C), log[None, :], 0.0), axis=1))
+def weighed(
+    pairs: tl.tensor, log: tl.tensor, token: tl.tensor, good: tl.tensor, head: tl.tensor,
+    H: tl.constexpr, C: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr,
+    ACROSS: tl.constexpr,
+) -> Any:  # fmt: skip
+    """Products of rows and columns [C, C] as `pair_decay` weighs them; per channel they are already."""
+    out = pairs
+    if GATE == 1:
+        out = pairs * pair_decay(log, token, good, head, H, C, SHIFTED, ACROSS)
+    if GATE == 0:
+        row, col = square(C)
+        if ACROSS:
+            out = tl.where(col >= row + SHIFTED, pairs, 0.0)
+        else:
+            out = tl.where(row >= col + SHIFTED, pairs, 0.0)
+    return out
 
 
 @helper
 def channel_pairs(
-    rows: tl.tensor,
-    log: tl.tensor,
-    cols: tl.tensor,
-    across: tl.tensor,
-    C: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    HALF: tl.constexpr,
-) -> Any:
+    rows: tl.tensor, log: tl.tensor, cols: tl.tensor, across: tl.tensor,
+    C: tl.constexpr, SHIFTED: tl.constexpr, HALF: tl.constexpr,
+) -> Any:  # fmt: skip
     """Products of rows [C, K] and cols [K, C], decayed per channel between, for j < i: [C, C].
 
     Blocks double in size: rows of the second half and columns of the first refer to the border
     between them, so both exponents are <= 0. `log` [C, K] and `across` [K, C] hold the same decays.
     """
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    i, j = square(C)
     out = tl.zeros([C, C], dtype=tl.float32)
     half = 1
     while half < C:
@@ -243,16 +335,11 @@ def channel_pairs(
 
 @helper
 def channel_pairs_across(
-    cols: tl.tensor,
-    log: tl.tensor,
-    rows: tl.tensor,
-    across: tl.tensor,
-    C: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    HALF: tl.constexpr,
-) -> Any:
+    cols: tl.tensor, log: tl.tensor, rows: tl.tensor, across: tl.tensor,
+    C: tl.constexpr, SHIFTED: tl.constexpr, HALF: tl.constexpr,
+) -> Any:  # fmt: skip
     """The transpose of `channel_pairs`, from cols [C, K] and rows [K, C]."""
-    j, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    j, i = square(C)
     out = tl.zeros([C, C], dtype=tl.float32)
     half = 1
     while half < C:
@@ -265,21 +352,15 @@ def channel_pairs_across(
 
 @helper
 def channel_pairs_backward(
-    grad: tl.tensor,
-    grad_across: tl.tensor,
-    rows: tl.tensor,
-    cols: tl.tensor,
-    log: tl.tensor,
-    C: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    HALF: tl.constexpr,
-) -> Any:
+    grad: tl.tensor, grad_across: tl.tensor, rows: tl.tensor, cols: tl.tensor, log: tl.tensor,
+    C: tl.constexpr, SHIFTED: tl.constexpr, HALF: tl.constexpr,
+) -> Any:  # fmt: skip
     """Gradients of `channel_pairs` to rows, cols and log [C, K], from its gradient and the transpose.
 
     A decay's gradient sums the pairs it lies between and no others, so that a closed gate's is not a
     difference of large sums: of every block, rows no earlier than it or columns before it.
     """
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    i, j = square(C)
     d_rows = tl.zeros_like(rows)
     d_cols = tl.zeros_like(rows)
     d_log = tl.zeros_like(rows)
@@ -302,16 +383,24 @@ def channel_pairs_backward(
 
 
 @helper
-def chunk_place(
-    chunk: tl.tensor,
-    owner: tl.tensor,
-    bounds: tl.tensor,
-    slots: tl.tensor,
-    length: tl.tensor,
-    C: tl.constexpr,
-    PACKED: tl.constexpr,
-) -> Any:
-    """First token and end of a chunk's sequence part; start >= stop where there is no such chunk."""
+def chunk_and_head() -> Any:
+    """The chunk and head of a program."""
+    return tl.program_id(0).to(tl.int64), tl.program_id(1)
+
+
+@helper
+def row_and_head(H: tl.constexpr) -> Any:
+    """The row and head of a program that sweeps a row's chunks."""
+    program = tl.program_id(0).to(tl.int64)
+    return program // H, program % H
+
+
+@helper
+def chunk_tokens(
+    chunk: tl.tensor, owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor,
+    C: tl.constexpr, PACKED: tl.constexpr,
+) -> Any:  # fmt: skip
+    """The tokens [C] of a chunk, and which of them there are: none where there is no such chunk."""
     if PACKED:
         row = tl.load(owner + chunk)
         start = tl.load(bounds + row) + (chunk - tl.load(slots + row)) * C
@@ -321,18 +410,15 @@ def chunk_place(
         row = chunk // per
         start = row * length + (chunk - row * per) * C
         stop = (row + 1) * length
-    return start, stop
+    token = start + tl.arange(0, C)
+    return token, token < stop
 
 
 @helper
 def row_place(
-    row: tl.tensor,
-    bounds: tl.tensor,
-    slots: tl.tensor,
-    length: tl.tensor,
-    C: tl.constexpr,
-    PACKED: tl.constexpr,
-) -> Any:
+    row: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor,
+    C: tl.constexpr, PACKED: tl.constexpr,
+) -> Any:  # fmt: skip
     """A sequence's first token, end, first chunk and number of chunks."""
     if PACKED:
         start, stop = tl.load(bounds + row), tl.load(bounds + row + 1)

@@ -51,17 +51,6 @@ def every_family(
     return scaled.sum() + state.sum() + last.sum() + end.sum()
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_compile_takes_every_family_in_one_graph(packed: bool) -> None:
-    compiled: Any = torch.compile(every_family, fullgraph=True, backend="aot_eager")
-    inputs = tensors(37)
-    bounds = torch.tensor([0, 3, 4, 37]) if packed else None
-    found = torch.autograd.grad(compiled(*inputs, bounds), inputs)
-    expected = torch.autograd.grad(every_family(*inputs, bounds), inputs)
-    for x, y in zip(found, expected, strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
-
-
 def every_variant(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log: Tensor, cu_seqlens: Tensor | None
 ) -> Tensor:
@@ -78,21 +67,29 @@ def every_variant(
     return again.sum() + state.sum() + last.sum() + end.sum() + real
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_compile_takes_every_variant_in_one_graph(packed: bool) -> None:
-    compiled: Any = torch.compile(every_variant, fullgraph=True, backend="aot_eager")
+def assert_gradients_agree(compiled: Any, plain: Any, bounds: Tensor | None, atol: float) -> None:
+    """The compiled function's value and gradients beside the plain one's."""
     inputs = tensors(37)
+    results = []
+    for function in (compiled, plain):
+        value = function(*inputs, bounds)
+        results.append([value.detach(), *torch.autograd.grad(value, inputs)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("function", "atol"), [(every_family, 1e-5), (every_variant, 1e-4)])
+def test_compile_takes_everything_in_one_graph(function: Any, atol: float, packed: bool) -> None:
+    compiled: Any = torch.compile(function, fullgraph=True, backend="aot_eager")
     bounds = torch.tensor([0, 3, 4, 37]) if packed else None
-    found = torch.autograd.grad(compiled(*inputs, bounds), inputs)
-    expected = torch.autograd.grad(every_variant(*inputs, bounds), inputs)
-    for x, y in zip(found, expected, strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
+    assert_gradients_agree(compiled, function, bounds, atol)
 
 
 def test_other_packed_lengths_do_not_recompile() -> None:
     torch._dynamo.reset()
     compiled: Any = torch.compile(every_family, fullgraph=True, backend="aot_eager")
-    inputs = tensors(37)
-    compiled(*inputs, torch.tensor([0, 3, 4, 37]))
+    assert_gradients_agree(compiled, every_family, torch.tensor([0, 3, 4, 37]), 1e-5)
     with torch._dynamo.config.patch(error_on_recompile=True):
-        compiled(*inputs, torch.tensor([0, 10, 20, 37]))
+        for bounds in ([0, 10, 20, 37], [0, 0, 36, 37]):
+            assert_gradients_agree(compiled, every_family, torch.tensor(bounds), 1e-5)

@@ -8,16 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from archdsl.kernels.common import buckets
 from archdsl.kernels.routing import (
+    Place,
     Plan,
     choose_top,
     combine_rows,
     gather_rows,
     grouped_linear,
-    put_rows,
+    join_rows,
     rank_in_member,
     refuse,
     route,
+    routed_filter,
+    spread_rows,
     take_rows,
 )
 
@@ -82,9 +86,55 @@ def test_rows_go_where_the_plan_says_with_their_gradients() -> None:
         (lambda x: gather_rows(x, plan.token, plan.inverse), (x,)),
         (lambda y, w: combine_rows(y, w, plan.inverse, plan.token), (rows, weights)),
         (lambda x: take_rows(x, index), (x,)),
-        (lambda y: put_rows(y, index, 9), (random(3, 4).requires_grad_(),)),
+        (lambda y: torch.ops.archdsl.put_rows(y, index, 9), (random(3, 4).requires_grad_(),)),
     ):  # fmt: skip
         assert torch.autograd.gradcheck(function, given)
+
+
+def test_members_stand_in_padded_batches_and_come_back() -> None:
+    """Members of 1 to 9 rows, in batches of one length each up to padding; one member is empty."""
+    bounds = torch.tensor([0, 9, 9, 10, 12, 19])
+    places = [Place.of(bucket, 19) for bucket in buckets(bounds, 4)]
+    x = random(19, 3).requires_grad_()
+    batches = spread_rows(x, places)
+    assert len(batches) > 1
+    rows = {tuple(row.tolist()) for batch in batches for row in batch.detach().flatten(0, 1)}
+    assert rows == {tuple(row) for row in x.tolist()} | {(0.0, 0.0, 0.0)}
+    assert torch.equal(join_rows(batches, places), x)
+    assert torch.autograd.gradcheck(lambda x: spread_rows(x, places), (x,))
+    given = [batch.detach().requires_grad_() for batch in batches]
+    assert torch.autograd.gradcheck(lambda *parts: join_rows(parts, places), given)
+
+
+@pytest.mark.parametrize("refusing", [False, True])
+@pytest.mark.parametrize(("function", "heads"), [("silu", 2), ("none", 0)])
+def test_what_a_memory_writes_is_its_projection_filtered_along_the_text(
+    function: str, heads: int, refusing: bool
+) -> None:
+    _, plan = a_plan()
+    plan = refuse(plan, rank_in_member(plan) < 2) if refusing else plan
+    x, weight = random(SEQUENCES, LENGTH, 3), random(COPIES, 4, 3, seed=1)
+    taps, bias = random(4, 3, seed=2), random(4, seed=3)
+    inputs = [part.requires_grad_() for part in (x, weight, taps, bias)]
+
+    def filtered(x: Tensor, weight: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+        y = routed_filter(x, weight, taps, bias, plan, function, heads)
+        return y[: plan.bounds[COPIES * SEQUENCES]]
+
+    def row(copy: int, token: int) -> Tensor:
+        sequence, place = divmod(token, LENGTH)
+        seen = [(taps[:, 2 - j], x[sequence, place - j]) for j in range(3) if place >= j]
+        y = bias + torch.stack([tap * (weight[copy] @ one) for tap, one in seen]).sum(0)
+        y = y.sigmoid() * y if function == "silu" else y
+        return y if not heads else (
+            y.view(heads, -1) / (y.view(heads, -1).square().sum(1, keepdim=True) + 1e-6).sqrt()
+        ).flatten()  # fmt: skip
+
+    found = filtered(*inputs)
+    pairs = zip(plan.copy.tolist(), plan.token.tolist(), strict=True)
+    expected = torch.stack([row(*pair) for pair in pairs][: len(found)])
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradcheck(filtered, inputs)
 
 
 def test_a_grouped_product_is_one_product_a_group() -> None:

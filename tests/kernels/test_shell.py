@@ -130,6 +130,23 @@ def test_the_loss_and_its_gradients_are_exact(at_once: int, biased: bool) -> Non
         torch.testing.assert_close(got, right, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("counted", [1, 7, 25, 26])
+def test_rows_without_a_target_change_nothing(counted: int) -> None:
+    torch.manual_seed(counted)
+    x, weight = (torch.randn(*s, dtype=torch.float64) for s in ((50, 8), (30, 8)))
+    targets = torch.where(torch.randperm(50) < counted, torch.arange(50) % 30, -100)
+    inputs = x.requires_grad_(), weight.requires_grad_()
+    rows = (targets != -100)[:, None]
+    chosen = F.linear(x, weight).log_softmax(1).gather(1, targets.clamp_min(0)[:, None])
+    expected = -(chosen * rows).sum() / counted
+    found = linear_cross_entropy(x, weight, None, targets)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for got, right in zip(
+        torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True
+    ):
+        torch.testing.assert_close(got, right, rtol=1e-12, atol=1e-13)
+
+
 def test_a_loss_without_targets_is_nothing_and_moves_nothing() -> None:
     x, weight = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
     loss = linear_cross_entropy(x, weight, None, torch.full((4,), -100))

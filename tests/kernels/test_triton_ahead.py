@@ -1,35 +1,48 @@
-"""The Triton kernels compiled ahead of time for sm_80 and sm_90, on a machine with no GPU.
-
-Registers and spilled bytes are read from the compiled code, shared memory from its metadata. The
-compiler runs in a process of its own, with a cache of its own: this file as a script.
-"""
+"""The recurrences' Triton kernels compiled ahead of time for sm_80 and sm_90."""
 
 import importlib
 import importlib.util
 import json
-import os
-import re
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ahead import SHARED, Job, compiled, measure
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
 
-SHARED = {80: 99 * 1024, 90: 227 * 1024}
-"""Shared memory a block may use, bytes: sm_80 by the smaller cards of its generation (sm_86)."""
-
 FLOATS = {"first", "states", "last", "flows", "log", "d_log", "inverses", "d_update", "d_target"}
+FLOATS |= {"base"}
 TABLES = {"owner": "*i64", "bounds": "*i64", "slots": "*i64"}
 NUMBERS = {"length": "i32", "tokens": "i32", "scale": "fp32"}
 
 HEADS = {"H": 4, "K": 64, "V": 64, "SHIFTED": 0, "REVERSE": False, "PACKED": True}
-HEADS |= {"FLOW": True, "ERASE": False}
+HEADS |= {"STATE": True, "FLOW": True, "ADD": False, "WRITE": False}
+
+EARLY = {"SHIFTED": 1}
+ERASE = ("key_kernel", {"FLOW": False}, ("d_out",))
+
+VARIANTS: dict[str, list[tuple[str, dict[str, Any], tuple[str, ...]]]] = {
+    "decay": [(f"{name}_kernel", {}, ()) for name in ("state", "output", "value", "key")],
+    "delta": [*[(f"{name}_kernel", {}, ()) for name in ("inverse", "update", "retreat")], ERASE],
+    "general": [
+        ("inverse_kernel", EARLY, ()),
+        ("update_kernel", EARLY | {"WRITE": True}, ()),
+        ("retreat_kernel", EARLY, ()),
+        ("output_kernel", EARLY | {"STATE": False}, ()),
+        ("output_kernel", {"STATE": False}, ("out",)),
+        ("output_kernel", {"ADD": True}, ()),
+        ("value_kernel", EARLY | {"FLOW": False}, ("d_out", "d_v")),
+        ("value_kernel", {"ADD": True}, ()),
+        ("key_kernel", EARLY | {"FLOW": False}, ("d_out",)),
+        ("key_kernel", {"STATE": False}, ()),
+        ("key_kernel", EARLY | {"STATE": False, "FLOW": False}, ("d_out",)),
+    ],
+}
+"""Kernels of a family, how they are asked for, and what is float32 then; `general` is RWKV-7."""
 
 SPILLS = {
     ("decay channel", "state_kernel"): 8,
@@ -37,66 +50,49 @@ SPILLS = {
     ("decay channel", "value_kernel"): 72,
     ("delta head", "inverse_kernel"): 48,
     ("delta channel", "update_kernel"): 48,
+    ("general channel", "update_kernel"): 56,
+    ("general channel", "retreat_kernel"): 16,
+    ("general channel", "output_kernel"): 104,
+    ("general channel", "value_kernel"): 72,
 }
 """Bytes of local memory a thread may spill to; none where a kernel is not named."""
 
 
-def jobs(name: str) -> list[tuple[Any, dict[str, Any], str]]:
-    """(kernel, constants, type of the tensors) of a named configuration."""
+def jobs(name: str) -> list[Job]:
+    """The kernels of a named configuration."""
     if name == "scan":
         gpu = importlib.import_module("archdsl.kernels.scan.triton")
-        constants = {"D": 1024, "PARTS": 1, **gpu.tiles(1024, False)}
-        return [(k, constants, "*fp32") for k in (gpu.forward_kernel, gpu.backward_kernel)]
+        both = (gpu.forward_kernel, gpu.backward_kernel)
+        pairs = [{"D": 1024, "PARTS": p, **gpu.tiles(1024, p == 2)} for p in (1, 2)]
+        return [Job(k, constants, NUMBERS, "*fp32") for constants in pairs for k in both]
     family, gate = name.split()
-    gpu = importlib.import_module(f"archdsl.kernels.{family}.triton")
     kind = {"head": 1, "channel": 2}[gate]
+    decay, delta = (
+        importlib.import_module(f"archdsl.kernels.{x}.triton") for x in ("decay", "delta")
+    )
+    tiles = {
+        k.__name__: (k, sides) for gpu in (decay, delta) for k, sides in gpu.kernels(64, 64, kind)
+    }
     constants = {**HEADS, "C": 64 // kind, "GATE": kind, "HALF": 2}
-    return [(k, {**constants, **tiles}, "*bf16") for k, tiles in gpu.kernels(64, 64, kind)]
-
-
-def measure(name: str, capability: int) -> list[dict[str, Any]]:
-    """Name, registers, spilled and shared bytes of every kernel of a configuration."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    rows = []
-    for kernel, constants, tensors in jobs(name):
-        options = {"num_warps": constants["num_warps"]}
-        known = {x: value for x, value in constants.items() if x in kernel.arg_names}
-        types = (
-            dict.fromkeys(FLOATS, "*fp32") | TABLES | NUMBERS | dict.fromkeys(known, "constexpr")
+    types = dict.fromkeys(FLOATS, "*fp32") | TABLES | NUMBERS
+    asked = VARIANTS[family] + ([("between_kernel", {}, ())] if name == "decay head" else [])
+    return [
+        Job(
+            tiles[kernel][0],
+            constants | tiles[kernel][1] | flags,
+            types | dict.fromkeys(wide, "*fp32"),
         )
-        signature = {x: types.get(x, tensors) for x in kernel.arg_names}
-        source = ASTSource(fn=kernel, signature=signature, constexprs=known)
-        compiled = triton.compile(source, GPUTarget("cuda", capability, 32), options)
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(compiled.asm["cubin"])
-            file.flush()
-            tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-            command = [str(tool), "-res-usage", file.name]
-            text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-        rows.append(
-            {"kernel": kernel.__name__, "registers": usage["REG"],
-             "spilled": usage["STACK"] + usage["LOCAL"], "shared": compiled.metadata.shared}
-        )  # fmt: skip
-    return rows
+        for kernel, flags, wide in asked
+    ]
 
 
-NAMES = ("decay head", "decay channel", "delta head", "delta channel", "scan")
+NAMES = ("decay head", "decay channel", "delta head", "delta channel", "general channel", "scan")
 
 
 @needs_triton
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_within_limits(capability: int, tmp_path: Path) -> None:
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-W", "ignore", __file__, str(capability)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = compiled(__file__, capability, tmp_path)
     assert set(found) == set(NAMES)
     for name, rows in found.items():
         for row in rows:
@@ -106,4 +102,5 @@ def test_kernels_compile_within_limits(capability: int, tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps({name: measure(name, int(sys.argv[1])) for name in NAMES}))
+    CAPABILITY = int(sys.argv[1])
+    print(json.dumps({name: [measure(job, CAPABILITY) for job in jobs(name)] for name in NAMES}))

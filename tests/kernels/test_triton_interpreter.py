@@ -105,6 +105,30 @@ def delta_case(
     return x, call
 
 
+def general_case(
+    gate: str, length: int, key: int, value: int, bounds: list[int] | None = None
+) -> tuple[Tensors, Callable[..., Any]]:
+    """RWKV-7's form: erased before the decay, and written besides."""
+    from archdsl.kernels.delta import delta_general
+
+    batch, rows = (2, 2) if bounds is None else (1, len(bounds) - 1)
+    wide = (batch, length, 2)
+    x = {"q": randn(*wide, key), "k": randn(*wide, key), "v": randn(*wide, value)}
+    x |= {"a": -unit(*wide, key)} | gates(gate, *wide, key) | {"state": randn(rows, 2, key, value)}
+    x["b"] = -x["a"] * uniform(*wide, key)
+    packed = None if bounds is None else torch.tensor(bounds)
+
+    def call(x: Tensors, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+        out, state = delta_general(
+            x["q"], x["k"], x["v"], x["a"], x["b"], x.get("log"), scale=0.3,
+            initial_state=x["state"], cu_seqlens=packed, backend=backend,
+            chunk=None if backend == "reference" else 16,
+        )  # fmt: skip
+        return out, (state,)
+
+    return x, call
+
+
 CASES: dict[str, list[tuple[Any, ...]]] = {
     "decay": [
         ("none", "after", 15, 16, 16),
@@ -123,6 +147,12 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
         ("channel", 20, 16, 16, 1, True),
         ("head", 1, 16, 16, 3),
     ],
+    "general": [
+        ("channel", 33, 16, 16),
+        ("channel", 20, 20, 18, [0, 1, 1, 20]),
+        ("head", 20, 16, 32),
+        ("none", 18, 32, 16),
+    ],
     "scan": [(1, 16), (33, 5, False, [0, 1, 1, 20, 33]), (70, 3), (35, 3, True)],
 }
 
@@ -130,7 +160,8 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
 def errors(family: str) -> dict[str, list[float]]:
     """Errors of a family's cases: outputs, states and gradients, in float32."""
     torch.set_num_threads(1)
-    make = {"decay": decay_case, "delta": delta_case, "scan": scan_case}[family]
+    cases = {"decay": decay_case, "delta": delta_case, "general": general_case, "scan": scan_case}
+    make = cases[family]
     found: dict[str, list[float]] = {}
     for case in CASES[family]:
         torch.manual_seed(0)

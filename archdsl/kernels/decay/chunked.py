@@ -16,6 +16,7 @@ from torch import Tensor
 from archdsl.kernels.common import Window, load, store, windows
 from archdsl.kernels.gates import diagonal, load_gate, store_gate
 from archdsl.kernels.memory import fresh_like, on_huge_pages
+from archdsl.kernels.products import product_dtype
 
 
 def advance(states: Tensor, writes: Tensor, total: Tensor, window: Window) -> Tensor:
@@ -47,13 +48,13 @@ def forward(
     count = -(-length // chunk)
     states = on_huge_pages(state.new_empty((count + 1, lanes, *state.shape[2:])))
     states[0] = state.flatten(0, 1)
-    out = fresh_like(v)
+    out, dtype = fresh_like(v), product_dtype(state.dtype, q, k, v)
     for window in windows(length, chunk, lanes):
-        query = load(q, window, state.dtype).mul_(scale)
-        key, value = load(k, window, state.dtype), load(v, window, state.dtype)
-        gate = load_gate(log_decay, q, window, state.dtype)
+        query = load(q, window, dtype).mul_(scale)
+        key, value = load(k, window, dtype), load(v, window, dtype)
+        gate = load_gate(log_decay, q, window, state.dtype, dtype)
         writes = torch.bmm((key * gate.leave()).mT, value)
-        starts = advance(states, writes, gate.total(), window)
+        starts = advance(states, writes, gate.total(), window).to(dtype)
         result = torch.bmm(gate.pairs(query, key, before, not before), value)
         store(out, window, result.baddbmm_(query.mul_(gate.enter(before)), starts))
     return out, states
@@ -108,10 +109,12 @@ def _window_backward(
     before: bool,
 ) -> Tensor:
     """Write one window's gradients; return the state gradient at its start."""
-    query, key, value, d_out = (load(x, window, states.dtype) for x in inputs)
-    gate = load_gate(log_decay, inputs[0], window, states.dtype)
+    dtype = product_dtype(states.dtype, *inputs)
+    query, key, value, d_out = (load(x, window, dtype) for x in inputs)
+    gate = load_gate(log_decay, inputs[0], window, states.dtype, dtype)
     query.mul_(scale)
-    starts = states[window.first : window.first + window.chunks].flatten(0, 1)
+    kept = states[window.first : window.first + window.chunks].flatten(0, 1)
+    starts = kept.to(dtype)
     enter, leave = gate.enter(before), gate.leave()
 
     reads = torch.bmm((query * enter).mT, d_out)
@@ -125,8 +128,9 @@ def _window_backward(
     d_leaving = torch.bmm(value, ends.mT).mul_(leave)
 
     if log_decay is not None:
-        through = gate.total().squeeze(2) * (starts * ends).sum(2)
-        row, col = query * d_query, (key * d_key).neg_()
+        through = gate.total().squeeze(2) * (kept * ends).sum(2)
+        wide = states.dtype  # what follows cancels to a large part
+        row, col = query.to(wide) * d_query, (key.to(wide) * d_key).neg_()
         rows, shifted = (col, row) if before else (row.add_(col), None)
         store_gate(grads[3], window, gate.backward(rows, shifted, key * d_leaving, through))
     d_key.add_(d_leaving)

@@ -14,17 +14,10 @@ def default_chunk(length: int, key_dim: int = 64, value_dim: int = 64) -> int:
 
 
 def flops(
-    batch: int,
-    length: int,
-    heads: int,
-    key_dim: int,
-    value_dim: int,
-    *,
-    chunk: int | None = None,
-    per_channel: bool = False,
-    leaf: int | None = None,
+    batch: int, length: int, heads: int, key_dim: int, value_dim: int, *,
+    chunk: int | None = None, per_channel: bool = False, leaf: int | None = None,
     normalised: bool = False,
-) -> int:
+) -> int:  # fmt: skip
     """Operations (2 a multiply-add) of the chunked forward's matrix products, padding included.
 
     A per-channel gate that closes fast splits chunks into leaves of `leaf` tokens; None means one
@@ -39,13 +32,7 @@ def flops(
 
 
 def backward_flops(
-    batch: int,
-    length: int,
-    heads: int,
-    key_dim: int,
-    value_dim: int,
-    *,
-    chunk: int | None = None,
+    batch: int, length: int, heads: int, key_dim: int, value_dim: int, *, chunk: int | None = None
 ) -> int:
     """Operations of the backward's matrix products, from the states the forward kept.
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from archdsl.kernels.common import lane_decay, lanes, read_lanes, write_lanes
+from archdsl.kernels.common import decayed, lanes, read_lanes, write_lanes
 
 
 def step(
@@ -19,7 +19,7 @@ def step(
     q, k [B, 1, H, K]; v [B, 1, H, V]; log_decay None, [B, 1, H] or [B, 1, H, K].
     """
     old = state.flatten(0, 1)
+    kept = decayed(old, log_decay)
     key, value = lanes(k, old, k.shape[3], 1), lanes(v, old, 1, v.shape[3])
-    kept = old if log_decay is None else old * lane_decay(log_decay, old)
     after = write_lanes(kept, key, value, kept is not old)
     return read_lanes(q, old if before else after, v, scale), after.view(state.shape)

@@ -4,9 +4,12 @@ A gate is data: GATE 0 has none, 1 one decay per head and token, 2 one per key c
 before the write. The forward sweeps the chunks once for the state each starts from, then computes
 all outputs in parallel. The backward sweeps again, and backwards for the states' gradients, so
 nothing is kept from the forward (GLA, arXiv 2312.06635 §4; SSD, arXiv 2405.21060 §6).
+
+The delta family reads and writes through the same kernels: STATE reads the state a chunk starts
+from, FLOW writes to the one it ends with, ADD adds to what another read or write gave.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import triton
@@ -14,7 +17,6 @@ import triton.language as tl
 from torch import Tensor
 
 from archdsl.kernels.triton_common import (
-    INTERPRETED,
     Places,
     across_of,
     beyond,
@@ -22,28 +24,33 @@ from archdsl.kernels.triton_common import (
     channel_pairs,
     channel_pairs_across,
     channel_pairs_backward,
-    chunk_place,
+    chunk_and_head,
     chunk_size,
-    enter_decay,
-    floored,
+    chunk_tokens,
+    decays,
+    decays_across,
     half,
     keep_rows,
+    keep_state,
     kernel,
-    leave_decay,
-    log_of,
+    logs_across_of,
+    logs_of,
     on,
     pair_decay,
     places,
     product,
+    row_and_head,
     row_place,
     rows_of,
+    square,
+    state_across_of,
+    state_of,
     sums,
-    sums_across,
+    total_decay,
     until,
+    weighed,
 )
-
-if INTERPRETED:
-    from archdsl.kernels.triton_common import steps as range
+from archdsl.kernels.triton_common import loop as range
 
 
 @kernel
@@ -60,107 +67,91 @@ def state_kernel(
     if REVERSE the gradient of the state it ends with (left = q, right = d_out). `first` and `last`
     [rows, H, K, V].
     """
-    row, head = tl.program_id(0).to(tl.int64) // H, tl.program_id(0).to(tl.int64) % H
+    row, head = row_and_head(H)
     key = tl.program_id(1) * BK + tl.arange(0, BK)
     value = tl.program_id(2) * BV + tl.arange(0, BV)
-    here = tl.arange(0, C)
-    i, j = here[:, None], here[None, :]
+    i, j = square(C)
     start, stop, slot, count = row_place(row, bounds, slots, length, C, PACKED)
-    tile = key[:, None] * V + value[None, :]
-    inside = (key[:, None] < K) & (value[None, :] < V)
-    state = tl.load(first + (row * H + head) * K * V + tile, mask=inside, other=0.0)
+    state = state_of(first, row * H + head, key, value, K, V)
     for step in range(0, count):
         chunk = step
         if REVERSE:
             chunk = count - 1 - step
-        tl.store(states + ((slot + chunk) * H + head) * K * V + tile, state, mask=inside)
-        token = start + chunk * C + here
+        keep_state(states, state, (slot + chunk) * H + head, key, value, K, V)
+        token = start + chunk * C + tl.arange(0, C)
         good = token < stop
         keys = across_of(left, token, good, head, key, H, K).to(tl.float32)
         values = rows_of(right, token, good, head, value, H, V)
-        if GATE == 1:
-            decay = log_of(log, token, good, head, H)
-            state = state * tl.exp(tl.sum(decay, axis=0))
+        if GATE > 0:
+            logs = logs_across_of(log, token, good, head, key, H, K, GATE)
+            state = state * total_decay(logs, GATE)
             if REVERSE:
-                keys = keys * enter_decay(decay, C, SHIFTED)[None, :]
+                keys = keys * decays_across(logs, until(j, i, C, SHIFTED), GATE)
             else:
-                keys = keys * leave_decay(decay, C)[None, :]
-        if GATE == 2:
-            decays = floored(across_of(log, token, good, head, key, H, K))
-            state = state * tl.exp(tl.sum(decays, axis=1))[:, None]
-            if REVERSE:
-                keys = keys * tl.exp(sums_across(decays, until(j, i, C, SHIFTED)))
-            else:
-                keys = keys * tl.exp(sums_across(decays, beyond(j, i, C)))
+                keys = keys * decays_across(logs, beyond(j, i, C), GATE)
         state += product(keys * scale, values, HALF)
-    tl.store(last + (row * H + head) * K * V + tile, state, mask=inside)
+    keep_state(last, state, row * H + head, key, value, K, V)
 
 
 @kernel
 def output_kernel(
-    q: tl.tensor, k: tl.tensor, v: tl.tensor, log: tl.tensor, states: tl.tensor, out: tl.tensor,
-    owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, scale: tl.tensor,
-    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr, PACKED: tl.constexpr,
-    HALF: tl.constexpr,
+    q: tl.tensor, k: tl.tensor, v: tl.tensor, log: tl.tensor, states: tl.tensor, base: tl.tensor,
+    out: tl.tensor, owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor,
+    scale: tl.tensor, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr,
+    STATE: tl.constexpr, ADD: tl.constexpr, PACKED: tl.constexpr, HALF: tl.constexpr,
 ) -> None:  # fmt: skip
-    """O = scale ((q enter) S + P V) of one (chunk, head, value tile)."""
-    chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    """O = scale ((q enter) S + P V) of one (chunk, head, value tile), and `base` if ADD."""
+    chunk, head = chunk_and_head()
     value = tl.program_id(2) * BV + tl.arange(0, BV)
-    here = tl.arange(0, C)
-    i, j = here[:, None], here[None, :]
-    start, stop = chunk_place(chunk, owner, bounds, slots, length, C, PACKED)
-    token = start + here
-    good = token < stop
+    i, j = square(C)
+    token, good = chunk_tokens(chunk, owner, bounds, slots, length, C, PACKED)
     pairs = tl.zeros([C, C], dtype=tl.float32)
     result = tl.zeros([C, BV], dtype=tl.float32)
     for begin in range(0, K, BK):
         key = begin + tl.arange(0, BK)
         query = rows_of(q, token, good, head, key, H, K)
         keys = across_of(k, token, good, head, key, H, K)
-        tile = key[:, None] * V + value[None, :]
-        inside = (key[:, None] < K) & (value[None, :] < V)
-        state = tl.load(states + (chunk * H + head) * K * V + tile, mask=inside, other=0.0)
         if GATE == 2:
-            decay = floored(rows_of(log, token, good, head, key, H, K))
-            across = floored(across_of(log, token, good, head, key, H, K))
-            pairs += channel_pairs(query, decay, keys, across, C, SHIFTED, HALF)
+            logs = logs_of(log, token, good, head, key, H, K, GATE)
+            across = logs_across_of(log, token, good, head, key, H, K, GATE)
+            pairs += channel_pairs(query, logs, keys, across, C, SHIFTED, HALF)
             if not SHIFTED:
                 own = rows_of(k, token, good, head, key, H, K).to(tl.float32)
                 own = tl.sum(query.to(tl.float32) * own, axis=1)
                 pairs += tl.where(i == j, own[:, None], 0.0)
-            query = query * tl.exp(sums(until(i, j, C, SHIFTED), decay))
+            if STATE:
+                query = query * decays(until(i, j, C, SHIFTED), logs, GATE)
         else:
             pairs += product(query, keys, HALF)
-        result += product(query, state, HALF)
-    if GATE == 1:
-        result *= enter_decay(log_of(log, token, good, head, H), C, SHIFTED)[:, None]
-        pairs *= pair_decay(log, token, good, head, H, C, SHIFTED, False)
-    if GATE == 0:
-        pairs = tl.where(i >= j + SHIFTED, pairs, 0.0)
+        if STATE:
+            state = state_of(states, chunk * H + head, key, value, K, V)
+            result += product(query, state, HALF)
+    if GATE == 1 and STATE:
+        logs = logs_of(log, token, good, head, value, H, K, GATE)
+        result *= decays(until(i, j, C, SHIFTED), logs, GATE)
+    pairs = weighed(pairs, log, token, good, head, H, C, GATE, SHIFTED, False)
     result += product(pairs, rows_of(v, token, good, head, value, H, V), HALF)
-    keep_rows(out, result * scale, token, good, head, value, H, V)
+    result *= scale
+    if ADD:
+        result += rows_of(base, token, good, head, value, H, V)
+    keep_rows(out, result, token, good, head, value, H, V)
 
 
 @kernel
 def value_kernel(
     q: tl.tensor, k: tl.tensor, log: tl.tensor, d_out: tl.tensor, flows: tl.tensor,
-    d_v: tl.tensor, owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor,
-    scale: tl.tensor, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr,
-    FLOW: tl.constexpr, PACKED: tl.constexpr, HALF: tl.constexpr,
+    base: tl.tensor, d_v: tl.tensor, owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor,
+    length: tl.tensor, scale: tl.tensor, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr,
+    SHIFTED: tl.constexpr, FLOW: tl.constexpr, ADD: tl.constexpr, PACKED: tl.constexpr,
+    HALF: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Fill dV = scale P^T dO + (k leave) dS' of one (chunk, head, value tile).
-
-    Without FLOW, what the pairs give alone.
-    """
-    chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    """Fill dV = scale P^T dO + (k leave) dS' of one (chunk, head, value tile), and `base` if ADD."""
+    chunk, head = chunk_and_head()
     value = tl.program_id(2) * BV + tl.arange(0, BV)
-    here = tl.arange(0, C)
-    j, i = here[:, None], here[None, :]
-    start, stop = chunk_place(chunk, owner, bounds, slots, length, C, PACKED)
-    token = start + here
-    good = token < stop
+    j, i = square(C)
+    token, good = chunk_tokens(chunk, owner, bounds, slots, length, C, PACKED)
     pairs = tl.zeros([C, C], dtype=tl.float32)
     result = tl.zeros([C, BV], dtype=tl.float32)
     for begin in range(0, K, BK):
@@ -168,28 +159,27 @@ def value_kernel(
         query = across_of(q, token, good, head, key, H, K)
         keys = rows_of(k, token, good, head, key, H, K)
         if GATE == 2:
-            decay = floored(rows_of(log, token, good, head, key, H, K))
-            across = floored(across_of(log, token, good, head, key, H, K))
-            pairs += channel_pairs_across(keys, decay, query, across, C, SHIFTED, HALF)
+            logs = logs_of(log, token, good, head, key, H, K, GATE)
+            across = logs_across_of(log, token, good, head, key, H, K, GATE)
+            pairs += channel_pairs_across(keys, logs, query, across, C, SHIFTED, HALF)
             if not SHIFTED:
                 own = rows_of(q, token, good, head, key, H, K).to(tl.float32)
                 own = tl.sum(keys.to(tl.float32) * own, axis=1)
                 pairs += tl.where(i == j, own[:, None], 0.0)
             if FLOW:
-                keys = keys * tl.exp(sums(beyond(j, i, C), decay))
+                keys = keys * decays(beyond(j, i, C), logs, GATE)
         else:
             pairs += product(keys, query, HALF)
         if FLOW:
-            tile = key[:, None] * V + value[None, :]
-            inside = (key[:, None] < K) & (value[None, :] < V)
-            flow = tl.load(flows + (chunk * H + head) * K * V + tile, mask=inside, other=0.0)
+            flow = state_of(flows, chunk * H + head, key, value, K, V)
             result += product(keys, flow, HALF)
-    if GATE == 1:
-        result *= leave_decay(log_of(log, token, good, head, H), C)[:, None]
-        pairs *= pair_decay(log, token, good, head, H, C, SHIFTED, True)
-    if GATE == 0:
-        pairs = tl.where(i >= j + SHIFTED, pairs, 0.0)
+    if GATE == 1 and FLOW:
+        logs = logs_of(log, token, good, head, value, H, K, GATE)
+        result *= decays(beyond(j, i, C), logs, GATE)
+    pairs = weighed(pairs, log, token, good, head, H, C, GATE, SHIFTED, True)
     result += product(pairs * scale, rows_of(d_out, token, good, head, value, H, V), HALF)
+    if ADD:
+        result += rows_of(base, token, good, head, value, H, V)
     keep_rows(d_v, result, token, good, head, value, H, V)
 
 
@@ -199,22 +189,20 @@ def key_kernel(
     d_out: tl.tensor, d_q: tl.tensor, d_k: tl.tensor, d_log: tl.tensor, owner: tl.tensor,
     bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, tokens: tl.tensor, scale: tl.tensor,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr, ERASE: tl.constexpr,
-    PACKED: tl.constexpr, HALF: tl.constexpr,
+    BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr, STATE: tl.constexpr,
+    FLOW: tl.constexpr, PACKED: tl.constexpr, HALF: tl.constexpr,
 ) -> None:  # fmt: skip
     """Gradients to q, k and the log decay of one (chunk, head, key tile).
 
-    ERASE is the delta family's second read: of earlier tokens only, and no part in the next state.
-    A decay per head gets one part from every key tile, `d_log` [tiles, tokens, H], what lies between
-    pairs excepted (`between_kernel`).
+    Without FLOW a read of earlier tokens only, as the delta family erases. A decay per head gets one
+    part from every key tile, `d_log` [tiles, tokens, H], what lies between pairs excepted
+    (`between_kernel`).
     """
-    chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    chunk, head = chunk_and_head()
+    place = chunk * H + head
     key = tl.program_id(2) * BK + tl.arange(0, BK)
-    here = tl.arange(0, C)
-    i, j = here[:, None], here[None, :]
-    start, stop = chunk_place(chunk, owner, bounds, slots, length, C, PACKED)
-    token = start + here
-    good = token < stop
+    i, j = square(C)
+    token, good = chunk_tokens(chunk, owner, bounds, slots, length, C, PACKED)
     weight = tl.zeros([C, C], dtype=tl.float32)
     across = tl.zeros([C, C], dtype=tl.float32)
     d_query = tl.zeros([C, BK], dtype=tl.float32)
@@ -228,23 +216,24 @@ def key_kernel(
         weight += product(grad, across_of(v, token, good, head, value, H, V), HALF)
         across += product(values, across_of(d_out, token, good, head, value, H, V), HALF)
         own += tl.sum(grad.to(tl.float32) * values.to(tl.float32), axis=1)
-        tile = (chunk * H + head) * K * V + key[None, :] * V + value[:, None]
-        inside = (key[None, :] < K) & (value[:, None] < V)
-        state = tl.load(states + tile, mask=inside, other=0.0)
-        d_query += product(grad, state, HALF)
-        if not ERASE:
-            flow = tl.load(flows + tile, mask=inside, other=0.0)
+        if STATE:
+            state = state_across_of(states, place, key, value, K, V)
+            d_query += product(grad, state, HALF)
+        if FLOW:
+            flow = state_across_of(flows, place, key, value, K, V)
             d_leave += product(values, flow, HALF)
-            through += tl.sum(state * flow, axis=0)
+            if STATE:
+                through += tl.sum(state * flow, axis=0)
     query = rows_of(q, token, good, head, key, H, K).to(tl.float32) * scale
     keys = rows_of(k, token, good, head, key, H, K).to(tl.float32)
+    if GATE > 0:
+        logs = logs_of(log, token, good, head, key, H, K, GATE)
+        d_query *= decays(until(i, j, C, SHIFTED), logs, GATE)
+        d_leave *= decays(beyond(i, j, C), logs, GATE)
+        through *= tl.exp(tl.sum(logs, axis=0))
     if GATE == 2:
-        decay = floored(rows_of(log, token, good, head, key, H, K))
-        d_query *= tl.exp(sums(until(i, j, C, SHIFTED), decay))
-        d_leave *= tl.exp(sums(beyond(i, j, C), decay))
-        through *= tl.exp(tl.sum(decay, axis=0))
         d_rows, d_cols, grads = channel_pairs_backward(
-            weight, across, query, keys, decay, C, SHIFTED, HALF
+            weight, across, query, keys, logs, C, SHIFTED, HALF
         )
         grads += sums(j >= i + SHIFTED, query * d_query) + sums(j < i, keys * d_leave)
         raw = rows_of(log, token, good, head, key, H, K)
@@ -254,10 +243,6 @@ def key_kernel(
         weight = tl.where(i > j, weight, 0.0)
         across = tl.where(i < j, across, 0.0)
         if GATE == 1:
-            decay = log_of(log, token, good, head, H)
-            d_query *= enter_decay(decay, C, SHIFTED)[:, None]
-            d_leave *= leave_decay(decay, C)[:, None]
-            through *= tl.exp(tl.sum(decay, axis=0))
             write = tl.sum(keys * d_leave, axis=1)[None, :]
             read = tl.sum(query * d_query, axis=1)[None, :]
             found = tl.sum(tl.where(j < i, write, 0.0), axis=1) + tl.sum(through, axis=0)
@@ -271,7 +256,7 @@ def key_kernel(
         d_cols = product(across, query, HALF)
     d_query += d_rows
     d_keys = d_cols + d_leave
-    if (not SHIFTED) and (not ERASE):
+    if (not SHIFTED) and FLOW:
         d_query += own[:, None] * keys
         d_keys += own[:, None] * query
     keep_rows(d_q, d_query * scale, token, good, head, key, H, K)
@@ -289,12 +274,9 @@ def between_kernel(
 
     Sums those pairs and no others, so that a closed gate's is not a difference of large sums.
     """
-    chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    here = tl.arange(0, C)
-    i, j = here[:, None], here[None, :]
-    start, stop = chunk_place(chunk, owner, bounds, slots, length, C, PACKED)
-    token = start + here
-    good = token < stop
+    chunk, head = chunk_and_head()
+    i, j = square(C)
+    token, good = chunk_tokens(chunk, owner, bounds, slots, length, C, PACKED)
     weight = tl.zeros([C, C], dtype=tl.float32)
     for begin in range(0, V, BV):
         value = begin + tl.arange(0, BV)
@@ -326,6 +308,11 @@ class Call(NamedTuple):
     def decay(self) -> Tensor:
         """The log decay; any tensor where there is none."""
         return self.q if self.log is None else self.log
+
+    def but(self, before: bool = False, **changed: Any) -> Self:
+        """The call with other tensors, read before the write or after it."""
+        constants = {**self.constants, "SHIFTED": int(before)}
+        return self._replace(constants=constants, **changed)
 
 
 def prepare(
@@ -382,44 +369,63 @@ def sweep(
     return states, last
 
 
-def read_out(call: Call, value: Tensor, states: Tensor, scale: float) -> Tensor:
-    """Output [B, T, H, V] of values written and states at chunk starts."""
+def read_out(
+    call: Call,
+    value: Tensor,
+    states: Tensor | None,
+    scale: float,
+    base: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Output [B, T, H, V] of values written and, if given, states at chunk starts; `base` added."""
     c, where = call.constants, call.places
-    out = torch.empty_like(call.v)
+    out = torch.empty_like(call.v, dtype=dtype)
     grid = (where.chunks, c["H"], triton.cdiv(c["V"], c["BV"]))
     output_kernel[grid](
-        call.q, call.k, value, call.decay, states, out, *where[:3], where.length, scale, **c
-    )
+        call.q, call.k, value, call.decay, out if states is None else states,
+        out if base is None else base, out, *where[:3], where.length, scale,
+        STATE=states is not None, ADD=base is not None, **c,
+    )  # fmt: skip
     return out
 
 
 def value_gradient(
-    call: Call, d_out: Tensor, flows: Tensor | None, scale: float, dtype: torch.dtype
+    call: Call,
+    d_out: Tensor,
+    flows: Tensor | None,
+    scale: float,
+    dtype: torch.dtype,
+    base: Tensor | None = None,
 ) -> Tensor:
-    """Gradient to the values written; without `flows` what the chunk's own outputs give."""
+    """Gradient to the values written, `base` added; without `flows` through the pairs alone."""
     c, where = call.constants, call.places
     d_v = torch.empty_like(call.v, dtype=dtype)
     grid = (where.chunks, c["H"], triton.cdiv(c["V"], c["BV"]))
     value_kernel[grid](
-        call.q, call.k, call.decay, d_out, d_v if flows is None else flows, d_v, *where[:3],
-        where.length, scale, FLOW=flows is not None, **c,
+        call.q, call.k, call.decay, d_out, d_v if flows is None else flows,
+        d_v if base is None else base, d_v, *where[:3], where.length, scale,
+        FLOW=flows is not None, ADD=base is not None, **c,
     )  # fmt: skip
     return d_v
 
 
 def key_gradients(
-    call: Call, states: Tensor, flows: Tensor | None, d_out: Tensor, scale: float
+    call: Call, states: Tensor | None, flows: Tensor | None, d_out: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients to q, k and the log decay (float32); without `flows` those of an erasing read."""
+    """Gradients to q, k and the log decay (float32) of what reads `states` and writes `flows`.
+
+    Without `flows` it reads earlier tokens only.
+    """
     c, where, log = {**call.constants}, call.places, call.log
     c |= key_tiles(c["K"], c["V"], c["GATE"])
     d_q, d_k = torch.empty_like(call.q), torch.empty_like(call.k)
     grid = (where.chunks, c["H"], triton.cdiv(c["K"], c["BK"]))
     parts = call.q if log is None else _gate_parts(log, grid[2])
     key_kernel[grid](
-        call.q, call.k, call.v, call.decay, states, states if flows is None else flows, d_out, d_q,
-        d_k, parts, *where[:3], where.length, call.q.shape[0] * call.q.shape[1], scale,
-        ERASE=flows is None, **c,
+        call.q, call.k, call.v, call.decay, d_out if states is None else states,
+        d_out if flows is None else flows, d_out, d_q, d_k, parts, *where[:3], where.length,
+        call.q.shape[0] * call.q.shape[1], scale,
+        STATE=states is not None, FLOW=flows is not None, **c,
     )  # fmt: skip
     if log is None:
         return d_q, d_k, None

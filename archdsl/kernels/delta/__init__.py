@@ -6,7 +6,8 @@ Names load on first use, so that the cost model can import `flops` without torch
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archdsl.kernels.delta.dispatch import choose, delta, delta_general
+    from archdsl.kernels.decay.dispatch import choose
+    from archdsl.kernels.delta.dispatch import delta, delta_general
 
 __all__ = ["choose", "delta", "delta_general"]
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from archdsl.kernels.common import Window, load, store, windows
 from archdsl.kernels.gates import Gate, diagonal, load_gate, store_gate
 from archdsl.kernels.memory import fresh_like, on_huge_pages
+from archdsl.kernels.products import add_product, product_dtype
 from archdsl.kernels.triangular import invert_unit_lower
 
 
@@ -70,6 +71,12 @@ def _load(x: Inputs, window: Window, dtype: torch.dtype, scale: float) -> _Loade
     return _Loaded(query, erase, erase * rate, key, value, value * rate, rate, None)
 
 
+def _precision(x: Inputs, wide: torch.dtype) -> torch.dtype:
+    """The dtype of the products of a call whose states are in `wide`."""
+    given = (x.q, x.erase, x.key, x.value, x.write)
+    return product_dtype(wide, *(part for part in given if part is not None))
+
+
 def allocate(q: Tensor, state: Tensor, chunk: int) -> Saved:
     """Unfilled buffers for what the backward needs."""
     lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
@@ -88,10 +95,10 @@ def forward(
     saved = allocate(x.q, state, chunk)
     lanes = saved.states.shape[1]
     saved.states[0] = state.flatten(0, 1)
-    out = fresh_like(x.value)
+    out, dtype = fresh_like(x.value), _precision(x, state.dtype)
     for window in windows(x.q.shape[1], chunk, lanes):
-        part = _load(x, window, state.dtype, scale)
-        gate = load_gate(log_decay, x.q, window, state.dtype)
+        part = _load(x, window, dtype, scale)
+        gate = load_gate(log_decay, x.q, window, state.dtype, dtype)
         store(out, window, _window_forward(part, gate, saved, window))
     return out, saved
 
@@ -101,7 +108,9 @@ def _window_forward(x: _Loaded, gate: Gate, saved: Saved, window: Window) -> Ten
     lanes, shifted = saved.states.shape[1], x.write is not None
     span = slice(window.first * lanes, (window.first + window.chunks) * lanes)
     inverse, update = saved.inverses[span], saved.updates[span]
-    inverse.copy_(invert_unit_lower(gate.pairs(x.erase, x.key, shifted, False)))
+    wide = inverse.dtype  # equal keys would add up equal errors of their products
+    pairs = gate.pairs(x.erase.to(wide), x.key.to(wide), shifted, False)
+    inverse.copy_(invert_unit_lower(pairs))
     leave, target = gate.leave(), x.value
     writes = None
     if x.write is not None:
@@ -112,7 +121,8 @@ def _window_forward(x: _Loaded, gate: Gate, saved: Saved, window: Window) -> Ten
         inverse, update, writes, window,
     )  # fmt: skip
     starts = saved.states[window.first : window.first + window.chunks].flatten(0, 1)
-    out = torch.bmm(gate.pairs(x.query, x.key, False, True), update)
+    starts = starts.to(gate.dtype)
+    out = torch.bmm(gate.pairs(x.query, x.key, False, True), update.to(gate.dtype))
     out.baddbmm_(x.query * gate.enter(), starts)
     if x.write is not None:
         out.baddbmm_(gate.pairs(x.query, x.write, False, True), x.value)
@@ -135,12 +145,20 @@ def _advance(
     for chunk in range(window.chunks):
         part = slice(chunk * lanes, (chunk + 1) * lanes)
         start, stop = states[window.first + chunk], states[window.first + chunk + 1]
-        rest = torch.baddbmm(target[part], entering[part], start, alpha=-1)
-        torch.bmm(inverse[part], rest, out=update[part])
+        rest = torch.baddbmm(target[part], entering[part], start.to(target.dtype), alpha=-1)
+        _solve(inverse[part], rest, update[part])
         torch.mul(start, total[part], out=stop)
-        stop.baddbmm_(leaving[part].mT, update[part])
+        add_product(stop, leaving[part].mT, update[part].to(target.dtype))
         if writes is not None:
             stop.add_(writes[part])
+
+
+def _solve(inverse: Tensor, rest: Tensor, out: Tensor) -> None:
+    """Fill `out` with `inverse rest`, computed in the precision of `inverse`."""
+    if out.dtype == inverse.dtype == rest.dtype:
+        torch.bmm(inverse, rest, out=out)
+    else:
+        out.copy_(torch.bmm(inverse, rest.to(inverse.dtype)))
 
 
 def backward(
@@ -156,10 +174,11 @@ def backward(
     grads = [None if part is None else fresh_like(part) for part in x]
     d_log = None if log_decay is None else fresh_like(log_decay)
     flow = d_state.flatten(0, 1).clone()
+    dtype = _precision(x, flow.dtype)
     for window in reversed(windows(x.q.shape[1], chunk, flow.shape[0])):
-        part = _load(x, window, flow.dtype, scale)
-        gate = load_gate(log_decay, x.q, window, flow.dtype)
-        d_window = load(d_out, window, flow.dtype)
+        part = _load(x, window, dtype, scale)
+        gate = load_gate(log_decay, x.q, window, flow.dtype, dtype)
+        d_window = load(d_out, window, dtype)
         found, through, flow = _window_backward(part, gate, saved, d_window, flow, window)
         if d_log is not None:
             store_gate(d_log, window, _gate_backward(part, gate, found, through))
@@ -196,8 +215,9 @@ def _window_backward(
     """The window's gradients; what its start states give the decay [L, K]; the start's gradient."""
     lanes, shifted = saved.states.shape[1], x.write is not None
     span = slice(window.first * lanes, (window.first + window.chunks) * lanes)
-    inverse, update = saved.inverses[span], saved.updates[span]
-    starts = saved.states[window.first : window.first + window.chunks].flatten(0, 1)
+    inverse, update = saved.inverses[span], saved.updates[span].to(gate.dtype)
+    kept = saved.states[window.first : window.first + window.chunks].flatten(0, 1)
+    starts = kept.to(gate.dtype)
     enter, leave, total = gate.enter(), gate.leave(), gate.total()
     erase_enter = gate.enter(True) if shifted else enter
 
@@ -215,7 +235,7 @@ def _window_backward(
     found = _Gradients(d_query, d_erase, d_target, key, None)
     if x.write is not None:
         found = _second_write(x, x.write, gate, found, d_out, ends, leave)
-    return found, total.squeeze(2) * (starts * ends).sum(2), flow
+    return found, total.squeeze(2) * (kept * ends).sum(2), flow
 
 
 def _write_pairs(
@@ -271,22 +291,28 @@ def _retreat(
     for chunk in reversed(range(reads.shape[0] // lanes)):
         part = slice(chunk * lanes, (chunk + 1) * lanes)
         ends[part] = flow
-        rest = torch.baddbmm(d_update[part], leaving[part], flow)
-        torch.bmm(inverse[part].mT, rest, out=d_target[part])
+        rest = torch.baddbmm(d_update[part], leaving[part], ends[part])
+        _solve(inverse[part].mT, rest, d_target[part])
         flow = torch.addcmul(reads[part], total[part], flow)
-        flow.baddbmm_(entering[part].mT, d_target[part], alpha=-1)
+        add_product(flow, entering[part].mT, d_target[part], alpha=-1)
     return ends, d_target, flow
 
 
 def _gate_backward(x: _Loaded, gate: Gate, found: _Gradients, through: Tensor) -> Tensor:
-    """Gradient to the log decay [L, C, W]; rows scale with exp(+G), columns with exp(-G)."""
-    rows = (x.query * found.query).addcmul_(x.key, found.key.pairs, value=-1)
+    """Gradient to the log decay [L, C, W]; rows scale with exp(+G), columns with exp(-G).
+
+    Their products cancel to a large part, so they are not rounded before they are added.
+    """
+    wide = through.dtype
+    rows = x.query.to(wide) * found.query
+    rows.addcmul_(x.key.to(wide), found.key.pairs, value=-1)
+    erased = x.erase.to(wide)
     leaving = x.key * found.key.leaving
     if x.write is None or found.write is None:
-        return gate.backward(rows.addcmul_(x.erase, found.erase), None, leaving, through)
-    rows.addcmul_(x.write, found.write.pairs, value=-1)
+        return gate.backward(rows.addcmul_(erased, found.erase), None, leaving, through)
+    rows.addcmul_(x.write.to(wide), found.write.pairs, value=-1)
     leaving.addcmul_(x.write, found.write.leaving)
-    return gate.backward(rows, x.erase * found.erase, leaving, through)
+    return gate.backward(rows, erased * found.erase, leaving, through)
 
 
 def _raw(x: _Loaded, found: _Gradients, scale: float, tied: bool) -> tuple[Tensor | None, ...]:

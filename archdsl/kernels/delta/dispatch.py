@@ -12,37 +12,15 @@ from archdsl.kernels.common import (
     check_chunk,
     check_packed,
     check_shape,
-    choose_form,
     divide,
     initial,
     sequences,
-    triton_refusal,
 )
+from archdsl.kernels.decay.dispatch import choose
 from archdsl.kernels.delta.flops import default_chunk
 from archdsl.kernels.delta.operator import delta_op
 from archdsl.kernels.delta.reference import reference, reference_general
 from archdsl.kernels.delta.step import step, step_general
-
-
-def choose(
-    q: Tensor,
-    *,
-    state: Tensor | None = None,
-    packed: bool = False,
-    backend: str | None = None,
-    general: bool = False,
-) -> tuple[str, str]:
-    """The form that will run for queries [B, T, H, K] and an initial state, and why.
-
-    `general` for `delta_general`.
-    """
-    length, device = q.shape[1], q.device.type
-    for_step = "the recurrence itself is the cheapest form"
-    for_chunked = "matrix products of whole chunks"
-    refusal = triton_refusal(q, state, width=q.shape[3], asked=backend == "triton")
-    if general:
-        refusal = "the form with two writes has no Triton form"
-    return choose_form(length, device, packed, backend, for_step, for_chunked, refusal)
 
 
 def delta(
@@ -118,14 +96,15 @@ def delta_general(
     check_packed(cu_seqlens, batch)
     log = broadcast_decay(log_decay, q)
     state = initial(initial_state, (sequences(cu_seqlens, batch), heads, key_dim, v.shape[-1]), q)
-    name, _ = choose(q, state=state, packed=cu_seqlens is not None, backend=backend, general=True)
+    name, _ = choose(q, state=state, packed=cu_seqlens is not None, backend=backend)
     if name == "step":
         return step_general(q, k, v, a, b, log, state, scale)
     if name == "reference":
         inputs = (q, k, v, a, b, log)
         return by_sequence(partial(reference_general, scale=scale), inputs, state, cu_seqlens)
     size = check_chunk(chunk or default_chunk(length, key_dim, v.shape[-1]))
-    found = delta_op(q, -a, b, v, None, k, log, state, cu_seqlens, scale, size)
+    fused = name == "triton" and q.numel() > 0
+    found = delta_op(q, -a, b, v, None, k, log, state, cu_seqlens, scale, size, fused)
     return found[0], found[1]
 
 

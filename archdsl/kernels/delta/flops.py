@@ -1,33 +1,19 @@
 """Floating point operations and chunk length of the `delta` family, without importing torch."""
 
+from archdsl.kernels.decay import flops as decay
 from archdsl.kernels.decay.flops import pair_flops
-
-MAX_CHUNK = 64
-MIN_CHUNK = 16
 
 
 def default_chunk(length: int, key_dim: int = 64, value_dim: int = 64, rank: int = 1) -> int:
     """Chunk length in micro steps for `length` tokens: a power of two from 16 to 64."""
-    del key_dim, value_dim
-    chunk = MIN_CHUNK
-    while chunk < min(length * rank, MAX_CHUNK):
-        chunk *= 2
-    return chunk
+    return decay.default_chunk(length * rank, key_dim, value_dim)
 
 
 def flops(
-    batch: int,
-    length: int,
-    heads: int,
-    key_dim: int,
-    value_dim: int,
-    *,
-    chunk: int | None = None,
-    rank: int = 1,
-    per_channel: bool = False,
-    leaf: int | None = None,
-    general: bool = False,
-) -> int:
+    batch: int, length: int, heads: int, key_dim: int, value_dim: int, *,
+    chunk: int | None = None, rank: int = 1, per_channel: bool = False,
+    leaf: int | None = None, general: bool = False,
+) -> int:  # fmt: skip
     """Operations (2 a multiply-add) of the chunked forward's matrix products, padding included.
 
     `rank` micro steps a token; `general` is the RWKV-7 form with its second write; `leaf` as in
@@ -43,15 +29,9 @@ def flops(
 
 
 def backward_flops(
-    batch: int,
-    length: int,
-    heads: int,
-    key_dim: int,
-    value_dim: int,
-    *,
-    chunk: int | None = None,
-    general: bool = False,
-) -> int:
+    batch: int, length: int, heads: int, key_dim: int, value_dim: int, *,
+    chunk: int | None = None, general: bool = False,
+) -> int:  # fmt: skip
     """Operations of the backward's matrix products, from what the forward kept.
 
     Arguments as for `flops`, of a gate that does not close fast; `length` counts micro steps.

@@ -29,15 +29,13 @@ def delta_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Output, final state, and three buffers for the backward (empty when packed or fused).
 
-    Without `erase`, the key erases: one gradient in place of two to add. `fused` runs the delta rule
-    (not RWKV-7's form) in Triton.
+    Without `erase`, the key erases: one gradient in place of two to add. `fused` runs in Triton.
     """
+    x = Inputs(q, erase, key, value, rate, write)
     if fused:
         gpu = importlib.import_module("archdsl.kernels.delta.triton")
-        erased = key if erase is None else erase
-        run = (q, erased, key, value, rate, log_decay, state, cu_seqlens, scale, chunk)
-        return *gpu.forward(*run), state.new_empty(0), state.new_empty(0), state.new_empty(0)
-    x = Inputs(q, erase, key, value, rate, write)
+        out, final = gpu.forward(x, log_decay, state, cu_seqlens, scale, chunk)
+        return out, final, state.new_empty(0), state.new_empty(0), state.new_empty(0)
     if cu_seqlens is None:
         out, saved = forward(x, log_decay, state, scale, chunk)
         return out, saved.states[-1].clone().view(state.shape), *saved
@@ -101,15 +99,12 @@ def delta_backward_op(
     fused: bool = False,
 ) -> list[Tensor]:
     """Gradients to the inputs in order (empty where None), log_decay and the state."""
+    x = Inputs(q, erase, key, value, rate, write)
     if fused:
         gpu = importlib.import_module("archdsl.kernels.delta.triton")
-        erased = key if erase is None else erase
-        run = (q, erased, key, value, rate, log_decay, state, cu_seqlens, d_out, d_final)
-        d_q, d_erase, d_key, *others, d_gate, d_start = gpu.backward(*run, scale, chunk)
-        if erase is None:
-            d_erase, d_key = None, d_key + d_erase
-        return [*_filled([d_q, d_erase, d_key, *others, None, d_gate], state), d_start]
-    x = Inputs(q, erase, key, value, rate, write)
+        run = (x, log_decay, state, cu_seqlens, d_out, d_final, scale, chunk)
+        grads, d_log, d_state = gpu.backward(*run)
+        return [*_filled([*grads, d_log], state), d_state]
     if cu_seqlens is None:
         saved = Saved(states, inverses, updates)
         grads, d_log, d_state = backward(x, log_decay, saved, d_out, d_final, scale, chunk)

@@ -1,13 +1,14 @@
-"""The delta rule in Triton: the decay family's kernels around the three the erase needs.
+"""The delta family in Triton: the decay family's kernels around the three the erase needs.
 
 With U the updates of `chunked.py`, outputs and next states are those of the decay family with values
 U, so its kernels read them out and differentiate them. Left are the inverse (I + A)^-1 of every
 chunk, the sweep that finds U while it carries the state, and the same sweep backwards. The erase is
-a second read, E S + A U, whose gradients are the decay family's again. RWKV-7's second write has no
-Triton form yet. Nothing is kept from the forward.
+a second read, E S + A U, whose gradients are the decay family's again; SHIFTED takes it before the
+token's decay (RWKV-7). A second write, of the values themselves, is read by the outputs and by the
+erase: both are the decay family's without a state. Nothing is kept from the forward.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -15,76 +16,63 @@ import triton.language as tl
 from torch import Tensor
 
 from archdsl.kernels.decay.triton import Call, key_gradients, prepare, read_out, value_gradient
+from archdsl.kernels.delta.chunked import Inputs
 from archdsl.kernels.triton_common import (
-    INTERPRETED,
     across_of,
     beyond,
     block,
     channel_pairs,
-    chunk_place,
-    enter_decay,
+    chunk_and_head,
+    chunk_tokens,
+    decays,
+    decays_across,
     facing,
-    floored,
     keep_rows,
+    keep_state,
     kernel,
-    leave_decay,
-    log_of,
+    logs_across_of,
+    logs_of,
     on,
-    pair_decay,
     product,
+    row_and_head,
     row_place,
     rows_of,
-    sums,
-    sums_across,
+    square,
+    state_of,
+    total_decay,
     until,
+    weighed,
 )
-
-if INTERPRETED:
-    from archdsl.kernels.triton_common import steps as range
+from archdsl.kernels.triton_common import loop as range
 
 
 @kernel
 def inverse_kernel(
-    erase: tl.tensor,
-    k: tl.tensor,
-    log: tl.tensor,
-    inverses: tl.tensor,
-    owner: tl.tensor,
-    bounds: tl.tensor,
-    slots: tl.tensor,
-    length: tl.tensor,
-    H: tl.constexpr,
-    K: tl.constexpr,
-    C: tl.constexpr,
-    BK: tl.constexpr,
-    GATE: tl.constexpr,
-    PACKED: tl.constexpr,
-    HALF: tl.constexpr,
-) -> None:
+    erase: tl.tensor, k: tl.tensor, log: tl.tensor, inverses: tl.tensor, owner: tl.tensor,
+    bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, H: tl.constexpr, K: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr,
+    PACKED: tl.constexpr, HALF: tl.constexpr,
+) -> None:  # fmt: skip
     """Fill (I + A)^-1 [chunks, H, C, C] of one (chunk, head), doubling its diagonal blocks.
 
     A = [[X, 0], [A21, Y]] has the inverse T - T A21 T with T those of X and Y: every intermediate is
     part of the result, so nothing grows that the result does not contain.
     """
-    chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    here = tl.arange(0, C)
-    i, j = here[:, None], here[None, :]
-    start, stop = chunk_place(chunk, owner, bounds, slots, length, C, PACKED)
-    token = start + here
-    good = token < stop
+    chunk, head = chunk_and_head()
+    i, j = square(C)
+    token, good = chunk_tokens(chunk, owner, bounds, slots, length, C, PACKED)
     pairs = tl.zeros([C, C], dtype=tl.float32)
     for begin in range(0, K, BK):
         key = begin + tl.arange(0, BK)
         erased = rows_of(erase, token, good, head, key, H, K)
         keys = across_of(k, token, good, head, key, H, K)
         if GATE == 2:
-            decay = floored(rows_of(log, token, good, head, key, H, K))
-            across = floored(across_of(log, token, good, head, key, H, K))
-            pairs += channel_pairs(erased, decay, keys, across, C, 0, HALF)
+            logs = logs_of(log, token, good, head, key, H, K, GATE)
+            across = logs_across_of(log, token, good, head, key, H, K, GATE)
+            pairs += channel_pairs(erased, logs, keys, across, C, SHIFTED, HALF)
         else:
             pairs += product(erased, keys, HALF)
-    if GATE == 1:
-        pairs *= pair_decay(log, token, good, head, H, C, 0, False)
+    pairs = weighed(pairs, log, token, good, head, H, C, GATE, SHIFTED, False)
     pairs = tl.where(i > j, pairs, 0.0)
     inverse = tl.where(i == j, 1.0, 0.0)
     half = 1
@@ -97,152 +85,146 @@ def inverse_kernel(
 
 @kernel
 def update_kernel(
-    erase: tl.tensor,
-    k: tl.tensor,
-    target: tl.tensor,
-    log: tl.tensor,
-    inverses: tl.tensor,
-    first: tl.tensor,
-    states: tl.tensor,
-    updates: tl.tensor,
-    last: tl.tensor,
-    bounds: tl.tensor,
-    slots: tl.tensor,
-    length: tl.tensor,
-    H: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    C: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    GATE: tl.constexpr,
-    PACKED: tl.constexpr,
+    erase: tl.tensor, k: tl.tensor, target: tl.tensor, write: tl.tensor, written: tl.tensor,
+    log: tl.tensor, inverses: tl.tensor, first: tl.tensor, states: tl.tensor, updates: tl.tensor,
+    last: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    GATE: tl.constexpr, SHIFTED: tl.constexpr, WRITE: tl.constexpr, PACKED: tl.constexpr,
     HALF: tl.constexpr,
-) -> None:
-    """Sweep U = T (X - (e enter) S), S' = total S + (k leave)^T U of one (row, head, value tile)."""
-    row, head = tl.program_id(0).to(tl.int64) // H, tl.program_id(0).to(tl.int64) % H
+) -> None:  # fmt: skip
+    """Sweep U = T (X - (e enter) S), S' = total S + (k leave)^T U of one (row, head, value tile).
+
+    WRITE adds (write leave)^T written to S'.
+    """
+    row, head = row_and_head(H)
     key = tl.arange(0, BK)
     value = tl.program_id(1) * BV + tl.arange(0, BV)
-    here = tl.arange(0, C)
-    i, j = here[:, None], here[None, :]
+    i, j = square(C)
     start, stop, slot, count = row_place(row, bounds, slots, length, C, PACKED)
-    tile = key[:, None] * V + value[None, :]
-    inside = (key[:, None] < K) & (value[None, :] < V)
-    state = tl.load(first + (row * H + head) * K * V + tile, mask=inside, other=0.0)
+    state = state_of(first, row * H + head, key, value, K, V)
     for chunk in range(0, count):
         place = (slot + chunk) * H + head
-        tl.store(states + place * K * V + tile, state, mask=inside)
-        token = start + chunk * C + here
+        keep_state(states, state, place, key, value, K, V)
+        token = start + chunk * C + tl.arange(0, C)
         good = token < stop
         erased = rows_of(erase, token, good, head, key, H, K).to(tl.float32)
         keys = across_of(k, token, good, head, key, H, K).to(tl.float32)
         rest = rows_of(target, token, good, head, value, H, V).to(tl.float32)
         inverse = tl.load(inverses + place * C * C + i * C + j)
-        if GATE == 2:
-            erased *= tl.exp(
-                sums(until(i, j, C, 0), floored(rows_of(log, token, good, head, key, H, K)))
-            )
-        if GATE == 1:
-            decay = log_of(log, token, good, head, H)
-            erased *= enter_decay(decay, C, 0)[:, None]
-            keys *= leave_decay(decay, C)[None, :]
+        if GATE > 0:
+            logs = logs_of(log, token, good, head, key, H, K, GATE)
+            erased *= decays(until(i, j, C, SHIFTED), logs, GATE)
         rest -= product(erased, state, HALF)
-        if GATE == 1:
-            state *= tl.exp(tl.sum(decay, axis=0))
-        if GATE == 2:
-            decays = floored(across_of(log, token, good, head, key, H, K))
-            state *= tl.exp(tl.sum(decays, axis=1))[:, None]
-            keys *= tl.exp(sums_across(decays, beyond(j, i, C)))
+        if WRITE:
+            other = across_of(write, token, good, head, key, H, K).to(tl.float32)
+        if GATE > 0:
+            across = logs_across_of(log, token, good, head, key, H, K, GATE)
+            state *= total_decay(across, GATE)
+            leave = decays_across(across, beyond(j, i, C), GATE)
+            keys *= leave
+            if WRITE:
+                other *= leave
         update = product(inverse, rest, HALF)
         keep_rows(updates, update, token, good, head, value, H, V)
         state += product(keys, update, HALF)
-    tl.store(last + (row * H + head) * K * V + tile, state, mask=inside)
+        if WRITE:
+            values = rows_of(written, token, good, head, value, H, V)
+            state += product(other, values, HALF)
+    keep_state(last, state, row * H + head, key, value, K, V)
 
 
 @kernel
 def retreat_kernel(
-    q: tl.tensor,
-    erase: tl.tensor,
-    k: tl.tensor,
-    d_out: tl.tensor,
-    log: tl.tensor,
-    inverses: tl.tensor,
-    first: tl.tensor,
-    flows: tl.tensor,
-    d_update: tl.tensor,
-    d_target: tl.tensor,
-    last: tl.tensor,
-    bounds: tl.tensor,
-    slots: tl.tensor,
-    length: tl.tensor,
-    scale: tl.tensor,
-    H: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    C: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    GATE: tl.constexpr,
-    PACKED: tl.constexpr,
-    HALF: tl.constexpr,
-) -> None:
+    q: tl.tensor, erase: tl.tensor, k: tl.tensor, d_out: tl.tensor, log: tl.tensor,
+    inverses: tl.tensor, first: tl.tensor, flows: tl.tensor, d_update: tl.tensor,
+    d_target: tl.tensor, last: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor,
+    scale: tl.tensor, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr, SHIFTED: tl.constexpr,
+    PACKED: tl.constexpr, HALF: tl.constexpr,
+) -> None:  # fmt: skip
     """Sweep `update_kernel` backwards: dX = T^T dU, and the gradient of every chunk's end state.
 
     `d_update` holds what a chunk's own outputs give dU. `first` arrives at the end of the row and
     `last` leaves at its start.
     """
-    row, head = tl.program_id(0).to(tl.int64) // H, tl.program_id(0).to(tl.int64) % H
+    row, head = row_and_head(H)
     key = tl.arange(0, BK)
     value = tl.program_id(1) * BV + tl.arange(0, BV)
-    here = tl.arange(0, C)
-    i, j = here[:, None], here[None, :]
+    i, j = square(C)
     start, stop, slot, count = row_place(row, bounds, slots, length, C, PACKED)
-    tile = key[:, None] * V + value[None, :]
-    inside = (key[:, None] < K) & (value[None, :] < V)
-    flow = tl.load(first + (row * H + head) * K * V + tile, mask=inside, other=0.0)
+    flow = state_of(first, row * H + head, key, value, K, V)
     for step in range(0, count):
         chunk = count - 1 - step
         place = (slot + chunk) * H + head
-        tl.store(flows + place * K * V + tile, flow, mask=inside)
-        token = start + chunk * C + here
+        keep_state(flows, flow, place, key, value, K, V)
+        token = start + chunk * C + tl.arange(0, C)
         good = token < stop
         keys = rows_of(k, token, good, head, key, H, K).to(tl.float32)
-        if GATE == 2:
-            keys *= tl.exp(
-                sums(beyond(i, j, C), floored(rows_of(log, token, good, head, key, H, K)))
-            )
-        if GATE == 1:
-            decay = log_of(log, token, good, head, H)
-            keys *= leave_decay(decay, C)[:, None]
+        if GATE > 0:
+            logs = logs_of(log, token, good, head, key, H, K, GATE)
+            keys *= decays(beyond(i, j, C), logs, GATE)
         grad = rows_of(d_update, token, good, head, value, H, V).to(tl.float32)
         grad += product(keys, flow, HALF)
         grad = product(tl.load(inverses + place * C * C + j * C + i), grad, HALF)
         keep_rows(d_target, grad, token, good, head, value, H, V)
         query = across_of(q, token, good, head, key, H, K).to(tl.float32) * scale
-        erased = across_of(erase, token, good, head, key, H, K).to(tl.float32)
-        if GATE == 1:
-            flow *= tl.exp(tl.sum(decay, axis=0))
-            query *= enter_decay(decay, C, 0)[None, :]
-            erased *= enter_decay(decay, C, 0)[None, :]
-        if GATE == 2:
-            decays = floored(across_of(log, token, good, head, key, H, K))
-            flow *= tl.exp(tl.sum(decays, axis=1))[:, None]
-            entering = tl.exp(sums_across(decays, until(j, i, C, 0)))
-            query *= entering
-            erased *= entering
+        if GATE > 0:
+            across = logs_across_of(log, token, good, head, key, H, K, GATE)
+            flow *= total_decay(across, GATE)
+            query *= decays_across(across, until(j, i, C, 0), GATE)
         flow += product(query, rows_of(d_out, token, good, head, value, H, V), HALF)
+        erased = across_of(erase, token, good, head, key, H, K).to(tl.float32)
+        if GATE > 0:
+            erased *= decays_across(across, until(j, i, C, SHIFTED), GATE)
         flow -= product(erased, grad, HALF)
-    tl.store(last + (row * H + head) * K * V + tile, flow, mask=inside)
+    keep_state(last, flow, row * H + head, key, value, K, V)
+
+
+class _Rule(NamedTuple):
+    """One call's erase rows E, targets X, its second write's keys, and whether E is SHIFTED."""
+
+    call: Call
+    erase: Tensor
+    target: Tensor
+    write: Tensor | None
+
+    @property
+    def shifted(self) -> int:
+        return int(self.write is not None)
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """What these kernels share with the decay family's."""
+        names = ("H", "K", "C", "GATE", "PACKED", "HALF")
+        return {name: self.call.constants[name] for name in names} | {"SHIFTED": self.shifted}
+
+    @property
+    def sweep(self) -> tuple[tuple[int, int], dict[str, int]]:
+        """Grid and constants of the two sweeps."""
+        c = self.call.constants
+        tiles = sweep_tiles(c["K"], c["V"])
+        grid = (self.call.places.rows * c["H"], triton.cdiv(c["V"], tiles["BV"]))
+        return grid, {"V": c["V"], **tiles, **self.constants}
 
 
 class _Solved(NamedTuple):
-    """Rated erase keys, inverses, chunk states, updates U and the final state."""
+    """Inverses, chunk states, updates U and the final state."""
 
-    erase: Tensor
     inverses: Tensor
     states: Tensor
     updates: Tensor
     last: Tensor
+
+
+class _Found(NamedTuple):
+    """Gradients to q, erase rows, key, value (X without a second write), write and log decay."""
+
+    q: Tensor
+    erase: Tensor
+    key: Tensor
+    value: Tensor
+    write: Tensor | None
+    log: Tensor | None
 
 
 def sweep_tiles(key_dim: int, value_dim: int) -> dict[str, int]:
@@ -251,7 +233,7 @@ def sweep_tiles(key_dim: int, value_dim: int) -> dict[str, int]:
     return {"BK": wide, "BV": block(value_dim, 32 if wide <= 128 else 16), "num_warps": 8}
 
 
-def kernels(key_dim: int, value_dim: int, gate: int) -> list[tuple[object, dict[str, int]]]:
+def kernels(key_dim: int, value_dim: int, gate: int) -> list[tuple[Any, dict[str, int]]]:
     """The kernels of this file with their tile sides and warps."""
     del gate
     sweep = sweep_tiles(key_dim, value_dim)
@@ -259,89 +241,123 @@ def kernels(key_dim: int, value_dim: int, gate: int) -> list[tuple[object, dict[
     return [(inverse_kernel, inverse), (update_kernel, sweep), (retreat_kernel, sweep)]
 
 
-def _shared(call: Call) -> dict[str, int]:
-    """The constants these kernels share with the decay family's."""
-    return {name: call.constants[name] for name in ("H", "K", "C", "GATE", "PACKED", "HALF")}
+def _rule(x: Inputs, log_decay: Tensor | None, cu_seqlens: Tensor | None, chunk: int) -> _Rule:
+    """The rule of a call: X = rate V, or what the erase reads of the second write, X = -B V."""
+    call = prepare(x.q, x.key, x.value, log_decay, cu_seqlens, chunk, False)
+    erase = x.key if x.erase is None else x.erase
+    if x.rate is None:
+        assert x.write is not None
+        erase, write = erase.contiguous(), x.write.contiguous()
+        lead = call.but(True, q=erase, k=write)
+        return _Rule(call, erase, read_out(lead, call.v, None, -1.0), write)
+    rate = x.rate.unsqueeze(-1)
+    rated = (erase * rate).to(call.q.dtype).contiguous()
+    return _Rule(call, rated, (call.v * rate).to(call.v.dtype), None)
 
 
-def _solve(call: Call, erase: Tensor, rate: Tensor, value: Tensor, state: Tensor) -> _Solved:
+def _solve(rule: _Rule, state: Tensor) -> _Solved:
     """Everything up to the updates."""
+    call, write = rule.call, rule.write
     c, where = call.constants, call.places
-    rated = (erase * rate.unsqueeze(-1)).to(call.q.dtype).contiguous()
-    target = (value * rate.unsqueeze(-1)).to(call.v.dtype).contiguous()
     shape = (where.chunks, c["H"], c["C"], c["C"])
-    inverses = torch.empty(shape, dtype=torch.float32, device=rated.device)
+    inverses = torch.empty(shape, dtype=torch.float32, device=call.q.device)
     inverse_kernel[(where.chunks, c["H"])](
-        rated, call.k, call.decay, inverses, *where[:3], where.length,
-        BK=block(c["K"], 32), num_warps=8, **_shared(call),
+        rule.erase, call.k, call.decay, inverses, *where[:3], where.length,
+        BK=block(c["K"], 32), num_warps=8, **rule.constants,
     )  # fmt: skip
-    tiles = sweep_tiles(c["K"], c["V"])
     first = state.contiguous()
     states = first.new_empty((where.chunks, c["H"], c["K"], c["V"]))
-    updates, last = torch.empty_like(target), torch.empty_like(first)
-    update_kernel[(where.rows * c["H"], triton.cdiv(c["V"], tiles["BV"]))](
-        rated, call.k, target, call.decay, inverses, first, states, updates, last, where.bounds,
-        where.slots, where.length, V=c["V"], **tiles, **_shared(call),
+    updates, last = torch.empty_like(rule.target), torch.empty_like(first)
+    grid, constants = rule.sweep
+    update_kernel[grid](
+        rule.erase, call.k, rule.target, call.k if write is None else write, call.v, call.decay,
+        inverses, first, states, updates, last, where.bounds, where.slots, where.length,
+        WRITE=write is not None, **constants,
     )  # fmt: skip
-    return _Solved(rated, inverses, states, updates, last)
+    return _Solved(inverses, states, updates, last)
+
+
+def _retreat(
+    rule: _Rule, inverses: Tensor, d_out: Tensor, d_final: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of X, of the states at chunk ends and of the initial state."""
+    call, where = rule.call, rule.call.places
+    first = d_final.contiguous()
+    d_update = value_gradient(call, d_out, None, scale, torch.float32)
+    d_target, d_state = torch.empty_like(d_update), torch.empty_like(first)
+    c = call.constants
+    flows = first.new_empty((where.chunks, c["H"], c["K"], c["V"]))
+    grid, constants = rule.sweep
+    retreat_kernel[grid](
+        call.q, rule.erase, call.k, d_out, call.decay, inverses, first, flows, d_update, d_target,
+        d_state, where.bounds, where.slots, where.length, scale, **constants,
+    )  # fmt: skip
+    return d_target, flows, d_state
 
 
 def forward(
-    q: Tensor,
-    erase: Tensor,
-    key: Tensor,
-    value: Tensor,
-    rate: Tensor,
-    log_decay: Tensor | None,
-    state: Tensor,
-    cu_seqlens: Tensor | None,
-    scale: float,
+    x: Inputs, log_decay: Tensor | None, state: Tensor, cu_seqlens: Tensor | None, scale: float,
     chunk: int,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Output [B, T, H, V] and final state, from the arguments of `operator.delta_op`."""
-    with on(q.device):
-        call = prepare(q, key, value, log_decay, cu_seqlens, chunk, False)
-        solved = _solve(call, erase, rate, value, state)
-        return read_out(call, solved.updates, solved.states, scale), solved.last
+    with on(x.q.device):
+        rule = _rule(x, log_decay, cu_seqlens, chunk)
+        call, solved, held = rule.call, _solve(rule, state), None
+        if rule.write is not None:
+            held = read_out(call.but(k=rule.write), call.v, None, scale, dtype=torch.float32)
+        return read_out(call, solved.updates, solved.states, scale, held), solved.last
 
 
 def backward(
-    q: Tensor,
-    erase: Tensor,
-    key: Tensor,
-    value: Tensor,
-    rate: Tensor,
-    log_decay: Tensor | None,
-    state: Tensor,
-    cu_seqlens: Tensor | None,
-    d_out: Tensor,
-    d_final: Tensor,
-    scale: float,
-    chunk: int,
-) -> list[Tensor | None]:
-    """Gradients to q, erase, key, value, rate, log_decay (None if None) and the initial state."""
-    with on(q.device):
-        call = prepare(q, key, value, log_decay, cu_seqlens, chunk, False)
-        c, where = call.constants, call.places
-        d_out, first = d_out.contiguous(), d_final.contiguous()
-        rated, inverses, states, updates, _ = _solve(call, erase, rate, value, state)
-        d_update = value_gradient(call, d_out, None, scale, torch.float32)
-        d_target, flows = torch.empty_like(d_update), torch.empty_like(states)
-        d_state = torch.empty_like(first)
-        tiles = sweep_tiles(c["K"], c["V"])
-        retreat_kernel[(where.rows * c["H"], triton.cdiv(c["V"], tiles["BV"]))](
-            call.q, rated, call.k, d_out, call.decay, inverses, first, flows, d_update, d_target,
-            d_state, where.bounds, where.slots, where.length, scale,
-            V=c["V"], **tiles, **_shared(call),
-        )  # fmt: skip
-        read = call._replace(v=updates)
-        d_q, d_key, d_log = key_gradients(read, states, flows, d_out, scale)
-        lost = key_gradients(read._replace(q=rated), states, None, -d_target, 1.0)
-    d_key = d_key + lost[1]
-    d_erase = lost[0].float()
-    if log_decay is not None and d_log is not None and lost[2] is not None:
-        d_log = (d_log + lost[2]).to(log_decay.dtype)
-    d_rate = (erase * d_erase).sum(-1) + (value * d_target).sum(-1)
-    d_erase, d_value = d_erase * rate.unsqueeze(-1), d_target * rate.unsqueeze(-1)
-    d_erase, d_value = d_erase.to(erase.dtype), d_value.to(value.dtype)
-    return [d_q, d_erase, d_key, d_value, d_rate.to(rate.dtype), d_log, d_state]
+    x: Inputs, log_decay: Tensor | None, state: Tensor, cu_seqlens: Tensor | None, d_out: Tensor,
+    d_final: Tensor, scale: float, chunk: int,
+) -> tuple[list[Tensor | None], Tensor | None, Tensor]:  # fmt: skip
+    """Gradients to every input in the order of `Inputs`, to log_decay, to the initial state."""
+    with on(x.q.device):
+        d_out = d_out.contiguous()
+        rule = _rule(x, log_decay, cu_seqlens, chunk)
+        solved = _solve(rule, state)
+        d_target, flows, d_state = _retreat(rule, solved.inverses, d_out, d_final, scale)
+        read = rule.call.but(v=solved.updates)
+        d_q, d_key, d_log = key_gradients(read, solved.states, flows, d_out, scale)
+        lost = read.but(bool(rule.shifted), q=rule.erase)
+        d_erase, again, also = key_gradients(lost, solved.states, None, -d_target, 1.0)
+        found = _Found(d_q, d_erase, d_key + again, d_target, None, _sum(d_log, also))
+        if rule.write is not None:
+            found = _second_write(rule, rule.write, found, flows, d_out, scale)
+    d_log = None if log_decay is None or found.log is None else found.log.to(log_decay.dtype)
+    return _raw(x, found), d_log, d_state
+
+
+def _raw(x: Inputs, found: _Found) -> list[Tensor | None]:
+    """Gradients to the inputs from those to rated erase rows and targets."""
+    if x.rate is None:
+        return [found.q, found.erase, found.key, found.value, None, found.write]
+    erase, rate = x.key if x.erase is None else x.erase, x.rate.unsqueeze(-1)
+    d_rows = found.erase.float()
+    d_rate = (erase * d_rows).sum(-1) + (x.value * found.value).sum(-1)
+    d_erase = (d_rows * rate).to(erase.dtype)
+    d_value, d_rate = (found.value * rate).to(x.value.dtype), d_rate.to(rate.dtype)
+    if x.erase is None:
+        return [found.q, None, found.key + d_erase, d_value, d_rate, None]
+    return [found.q, d_erase, found.key, d_value, d_rate, None]
+
+
+def _second_write(
+    rule: _Rule, write: Tensor, found: _Found, flows: Tensor, d_out: Tensor, scale: float
+) -> _Found:
+    """Add the gradients through RWKV-7's second write: X = -B V, O += Pw V, S' += (w leave)^T V."""
+    call, d_lead = rule.call.but(k=write), -found.value
+    lead = call.but(True, q=rule.erase)
+    lost = value_gradient(lead, d_lead, None, 1.0, torch.float32)
+    d_value = value_gradient(call, d_out, flows, scale, call.v.dtype, lost)
+    d_q, d_write, d_log = key_gradients(call, None, flows, d_out, scale)
+    d_erase, again, also = key_gradients(lead, None, None, d_lead, 1.0)
+    d_log = _sum(found.log, d_log, also)
+    return _Found(found.q + d_q, found.erase + d_erase, found.key, d_value, d_write + again, d_log)
+
+
+def _sum(*parts: Tensor | None) -> Tensor | None:
+    """The sum of the tensors there are."""
+    given = [part for part in parts if part is not None]
+    return sum(given[1:], given[0]) if given else None

@@ -75,6 +75,21 @@ class Rules(NamedTuple):
     gradient: biases.Bias
 
 
+class Part(NamedTuple):
+    """Writes of one chunk, the first of them number `offset`, and the memory before them."""
+
+    rules: Rules
+    x: Streams
+    memory: Memory
+    offset: int
+    soft: Tensor
+
+    @property
+    def ends(self) -> bool:
+        """Whether the chunk is complete behind them."""
+        return self.offset + self.x.key.shape[1] == self.rules.rule.learn.chunk
+
+
 class Gradients(NamedTuple):
     """Factors a layer [L, S, out], [L, S, in], and each write's step size [L, S] or weight."""
 
@@ -136,10 +151,9 @@ def part(rules: Rules, x: Streams, memory: Memory, offset: int) -> tuple[Tensor,
     x, soft = _shrinking(rule, x, memory)
     used = _used(rule, _weights(rule, memory.start, memory.start, _start_threshold(rule, x)))
     seen = _windowed(rule, x, memory)
-    found = _gradients(rules, x, seen, used, memory)
+    found = _channelled(rule, x, _gradients(rules, x, seen, used, memory))
     read = _dual if rule.dual else _formed
-    ends = offset + x.key.shape[1] == rule.learn.chunk
-    out, current, momentum = read(rules, x, found, memory, offset, soft, ends)
+    out, current, momentum = read(Part(rules, x, memory, offset, soft), found)
     window = rule.learn.window - 1
     recent = tuple(s[:, s.shape[1] - window :] for s in seen) if window else ()
     return out, Memory(current, memory.start, momentum, recent, soft[:, -1])
@@ -331,18 +345,10 @@ def _channelled(rule: Rule, x: Streams, found: Gradients) -> Gradients:
 Found = tuple[Tensor, Weights, Weights]
 
 
-def _dual(
-    rules: Rules,
-    x: Streams,
-    found: Gradients,
-    memory: Memory,
-    offset: int,
-    soft: Tensor,
-    ends: bool,
-) -> Found:
+def _dual(given: Part, found: Gradients) -> Found:
     """Read [L, N, V], accumulated weights, momentum: no token's weights are formed."""
+    rules, x, memory, offset, _ = given
     rule, count = rules.rule, x.key.shape[1]
-    found = _channelled(rule, x, found)
     steps = _steps(rule, x, found.size)
     between, before = learners.pairs(x.decay, count, found.size)
     of = (
@@ -370,7 +376,7 @@ def _dual(
     current = _sums(
         found, last, [(memory.current, before[:, -1]), (memory.momentum, _last(carried))]
     )
-    if share is not None and ends:
+    if share is not None and given.ends:
         current = tuple(w + (a - w) * share[-1] for a, w in zip(current, memory.start, strict=True))
     if steps.of is None or not rule.learn.carries:
         return out, current, memory.momentum
@@ -394,18 +400,10 @@ def _sums(found: Gradients, of: Tensor, bases: Sequence[tuple[Weights, Tensor | 
     return tuple(sums)
 
 
-def _formed(
-    rules: Rules,
-    x: Streams,
-    found: Gradients,
-    memory: Memory,
-    offset: int,
-    soft: Tensor,
-    ends: bool,
-) -> Found:
+def _formed(given: Part, found: Gradients) -> Found:
     """Read [L, N, V], accumulated weights, momentum: every token's weights are formed."""
+    rules, x, memory, _, soft = given
     rule = rules.rule
-    found = _channelled(rule, x, found)
     steps = _steps(rule, x, found.size)
     taken = [_step(rule, found, steps, memory, layer) for layer in range(len(memory.start))]
     momentum = tuple(s[:, -1] for s in taken) if rule.learn.carries else memory.momentum
@@ -416,17 +414,17 @@ def _formed(
     start = tuple(w[:, None] for w in memory.start)
     weights = _weights(rule, moved, start, limits)
     out, _ = memories.through(rule.store, rules.norm, x.query, memories.own(_used(rule, weights)))
-    kept = weights if ends and rule.keep.fed_back else moved
+    kept = weights if given.ends and rule.keep.fed_back else moved
     return out, tuple(w[:, -1] for w in kept), momentum
 
 
 def _step(rule: Rule, found: Gradients, steps: Steps, memory: Memory, layer: int) -> Tensor:
     """What each write adds to a layer, or its momentum [L, N, out, in]."""
     slope, into = found.slopes[layer], found.inputs[layer]
-    single = slope[..., None] * into[..., None, :]
     if steps.own is not None:
-        step = single * steps.own[..., None, None]
+        step = (slope * steps.own[..., None])[..., None] * into[..., None, :]
     else:
+        single = slope[..., None] * into[..., None, :]
         of = _there(steps.of)
         step = memories.split(torch.bmm(of, single.flatten(2)), 2, single.shape[2:])
     if rule.store.form == "slots":
@@ -461,6 +459,6 @@ def _accumulated(rule: Rule, x: Streams, taken: list[Tensor], memory: Memory) ->
 def _scanned(steps: Tensor, start: Tensor, factor: Tensor) -> Tensor:
     found, now = [], start
     for step, keep in zip(steps.unbind(1), factor.unbind(1), strict=True):
-        now = now * keep + step
+        now = torch.addcmul(step, now, keep)
         found.append(now)
     return torch.stack(found, 1)

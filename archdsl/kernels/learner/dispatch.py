@@ -53,18 +53,10 @@ def choose(rule: Rule, length: int) -> tuple[str, str]:
 
 
 def learn(
-    rule: Rule,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Gates,
-    learned: Learned,
-    *,
-    state: State | None = None,
-    position: int = 0,
-    bias: tuple[biases.Bias, biases.Bias] | None = None,
-    backend: str = "chunked",
-) -> tuple[Tensor, dict[str, Tensor]]:
+    rule: Rule, q: Tensor, k: Tensor, v: Tensor, gates: Gates, learned: Learned, *,
+    state: State | None = None, position: int = 0,
+    bias: tuple[biases.Bias, biases.Bias] | None = None, backend: str = "chunked",
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """Write and read a memory that learns: out [B, T, H, V], and its state.
 
     Args:

@@ -13,10 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from archdsl.kernels.triton_common import INTERPRETED, block, helper, kernel, on
-
-if INTERPRETED:
-    from archdsl.kernels.triton_common import steps as range
+from archdsl.kernels.triton_common import block, helper, kernel, on
+from archdsl.kernels.triton_common import loop as range
 
 
 @helper
@@ -27,133 +25,133 @@ def combine(a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor) -> Any:
 
 @helper
 def combine_complex(
-    a: tl.tensor,
-    ai: tl.tensor,
-    b: tl.tensor,
-    bi: tl.tensor,
-    c: tl.tensor,
-    ci: tl.tensor,
-    d: tl.tensor,
-    di: tl.tensor,
-) -> Any:
+    a: tl.tensor, ai: tl.tensor, b: tl.tensor, bi: tl.tensor,
+    c: tl.tensor, ci: tl.tensor, d: tl.tensor, di: tl.tensor,
+) -> Any:  # fmt: skip
     """`combine` of complex numbers as pairs."""
     return c * a - ci * ai, c * ai + ci * a, c * b - ci * bi + d, c * bi + ci * b + di
 
 
+@helper
+def load_parts(
+    x: tl.tensor, at: tl.tensor, mask: tl.tensor, other: tl.constexpr, PARTS: tl.constexpr
+) -> Any:
+    """Real and imaginary parts, `other` outside; of real numbers the same twice."""
+    real = tl.load(x + at, mask=mask, other=other)
+    imaginary = real
+    if PARTS == 2:
+        imaginary = tl.load(x + at + 1, mask=mask, other=0.0)
+    return real, imaginary
+
+
+@helper
+def keep_parts(
+    x: tl.tensor, at: tl.tensor, real: tl.tensor, imaginary: tl.tensor, mask: tl.tensor,
+    PARTS: tl.constexpr,
+) -> None:  # fmt: skip
+    """Write what `load_parts` reads."""
+    tl.store(x + at, real, mask=mask)
+    if PARTS == 2:
+        tl.store(x + at + 1, imaginary, mask=mask)
+
+
+@helper
+def times_conjugate(
+    x: tl.tensor, xi: tl.tensor, y: tl.tensor, yi: tl.tensor, PARTS: tl.constexpr
+) -> Any:
+    """Parts of x conj(y)."""
+    if PARTS == 2:
+        real, imaginary = x * y + xi * yi, xi * y - x * yi
+    else:
+        real, imaginary = x * y, x * y
+    return real, imaginary
+
+
+@helper
+def advance(
+    factor: tl.tensor, factor_i: tl.tensor, write: tl.tensor, write_i: tl.tensor,
+    carry: tl.tensor, carry_i: tl.tensor, BT: tl.constexpr, PARTS: tl.constexpr,
+) -> Any:  # fmt: skip
+    """States [BT, BD] of a tile behind a carried state [BD], and the last of them, in parts."""
+    end = tl.arange(0, BT)[:, None] == BT - 1
+    if PARTS == 1:
+        factor, write = tl.associative_scan((factor, write), 0, combine)
+        h = write + factor * carry[None, :]
+        last = tl.sum(tl.where(end, h, 0.0), axis=0)
+        h_i, last_i = h, last
+    else:
+        factor, factor_i, write, write_i = tl.associative_scan(
+            (factor, factor_i, write, write_i), 0, combine_complex
+        )
+        h = write + factor * carry[None, :] - factor_i * carry_i[None, :]
+        h_i = write_i + factor * carry_i[None, :] + factor_i * carry[None, :]
+        last = tl.sum(tl.where(end, h, 0.0), axis=0)
+        last_i = tl.sum(tl.where(end, h_i, 0.0), axis=0)
+    return h, h_i, last, last_i
+
+
+@helper
+def lane(D: tl.constexpr, BD: tl.constexpr) -> Any:
+    """A program's row, its channels [BD], and which of them there are."""
+    channel = tl.program_id(1) * BD + tl.arange(0, BD)
+    return tl.program_id(0).to(tl.int64), channel, channel < D
+
+
 @kernel
 def forward_kernel(
-    a: tl.tensor,
-    b: tl.tensor,
-    start: tl.tensor,
-    out: tl.tensor,
-    last: tl.tensor,
-    length: tl.tensor,
-    D: tl.constexpr,
-    BT: tl.constexpr,
-    BD: tl.constexpr,
-    PARTS: tl.constexpr,
-) -> None:
+    a: tl.tensor, b: tl.tensor, start: tl.tensor, out: tl.tensor, last: tl.tensor,
+    length: tl.tensor, D: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr, PARTS: tl.constexpr,
+) -> None:  # fmt: skip
     """Fill h [B, T, D] and the last h [B, D] from a, b [B, T, D] and start [B, D]."""
-    row = tl.program_id(0).to(tl.int64)
-    channel = tl.program_id(1) * BD + tl.arange(0, BD)
-    inside = channel < D
-    end = tl.arange(0, BT)[:, None] == BT - 1
+    row, channel, inside = lane(D, BD)
     at = (row * D + channel) * PARTS
-    carry = tl.load(start + at, mask=inside, other=0.0)
-    if PARTS == 2:
-        carry_i = tl.load(start + at + 1, mask=inside, other=0.0)
+    carry, carry_i = load_parts(start, at, inside, 0.0, PARTS)
     for begin in range(0, length, BT):
         token = begin + tl.arange(0, BT)
         good = (token < length)[:, None] & inside[None, :]
         x = ((row * length + token)[:, None] * D + channel[None, :]) * PARTS
-        factor = tl.load(a + x, mask=good, other=1.0)
-        write = tl.load(b + x, mask=good, other=0.0)
-        if PARTS == 1:
-            factor, write = tl.associative_scan((factor, write), 0, combine)
-            h = write + factor * carry[None, :]
-        else:
-            factor_i = tl.load(a + x + 1, mask=good, other=0.0)
-            write_i = tl.load(b + x + 1, mask=good, other=0.0)
-            factor, factor_i, write, write_i = tl.associative_scan(
-                (factor, factor_i, write, write_i), 0, combine_complex
-            )
-            h = write + factor * carry[None, :] - factor_i * carry_i[None, :]
-            h_i = write_i + factor * carry_i[None, :] + factor_i * carry[None, :]
-            tl.store(out + x + 1, h_i, mask=good)
-            carry_i = tl.sum(tl.where(end, h_i, 0.0), axis=0)
-        tl.store(out + x, h, mask=good)
-        carry = tl.sum(tl.where(end, h, 0.0), axis=0)
-    tl.store(last + at, carry, mask=inside)
-    if PARTS == 2:
-        tl.store(last + at + 1, carry_i, mask=inside)
+        factor, factor_i = load_parts(a, x, good, 1.0, PARTS)
+        write, write_i = load_parts(b, x, good, 0.0, PARTS)
+        h, h_i, carry, carry_i = advance(
+            factor, factor_i, write, write_i, carry, carry_i, BT, PARTS
+        )
+        keep_parts(out, x, h, h_i, good, PARTS)
+    keep_parts(last, at, carry, carry_i, inside, PARTS)
 
 
 @kernel
 def backward_kernel(
-    a: tl.tensor,
-    out: tl.tensor,
-    start: tl.tensor,
-    d_out: tl.tensor,
-    d_last: tl.tensor,
-    d_a: tl.tensor,
-    d_b: tl.tensor,
-    d_start: tl.tensor,
-    length: tl.tensor,
-    D: tl.constexpr,
-    BT: tl.constexpr,
-    BD: tl.constexpr,
-    PARTS: tl.constexpr,
-) -> None:
+    a: tl.tensor, out: tl.tensor, start: tl.tensor, d_out: tl.tensor, d_last: tl.tensor,
+    d_a: tl.tensor, d_b: tl.tensor, d_start: tl.tensor, length: tl.tensor,
+    D: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr, PARTS: tl.constexpr,
+) -> None:  # fmt: skip
     """Fill the gradients to a, b [B, T, D] and start [B, D]; tokens in reverse."""
-    row = tl.program_id(0).to(tl.int64)
-    channel = tl.program_id(1) * BD + tl.arange(0, BD)
-    inside = channel < D
-    end = tl.arange(0, BT)[:, None] == BT - 1
+    row, channel, inside = lane(D, BD)
     at = (row * D + channel) * PARTS
-    carry = tl.load(d_last + at, mask=inside, other=0.0)
-    origin = tl.load(start + at, mask=inside, other=0.0)
-    if PARTS == 2:
-        carry_i = tl.load(d_last + at + 1, mask=inside, other=0.0)
-        origin_i = tl.load(start + at + 1, mask=inside, other=0.0)
+    step = D * PARTS
+    carry, carry_i = load_parts(d_last, at, inside, 0.0, PARTS)
+    origin, origin_i = load_parts(start, at, inside, 0.0, PARTS)
     for begin in range(0, length, BT):
         token = length - 1 - begin - tl.arange(0, BT)
         good = (token >= 0)[:, None] & inside[None, :]
         later = good & (token + 1 < length)[:, None]
         first = (token == 0)[:, None]
         x = ((row * length + token)[:, None] * D + channel[None, :]) * PARTS
-        step = D * PARTS
-        factor = tl.load(a + x + step, mask=later, other=1.0)
-        write = tl.load(d_out + x, mask=good, other=0.0)
-        before = tl.load(out + x - step, mask=good & (token > 0)[:, None], other=0.0)
+        factor, factor_i = load_parts(a, x + step, later, 1.0, PARTS)
+        write, write_i = load_parts(d_out, x, good, 0.0, PARTS)
+        before, before_i = load_parts(out, x - step, good & (token > 0)[:, None], 0.0, PARTS)
         before = tl.where(first, origin[None, :], before)
-        if PARTS == 1:
-            factor, write = tl.associative_scan((factor, write), 0, combine)
-            flow = write + factor * carry[None, :]
-            tl.store(d_a + x, flow * before, mask=good)
-        else:
-            factor_i = -tl.load(a + x + step + 1, mask=later, other=0.0)
-            write_i = tl.load(d_out + x + 1, mask=good, other=0.0)
-            before_i = tl.load(out + x - step + 1, mask=good & (token > 0)[:, None], other=0.0)
-            before_i = tl.where(first, origin_i[None, :], before_i)
-            factor, factor_i, write, write_i = tl.associative_scan(
-                (factor, factor_i, write, write_i), 0, combine_complex
-            )
-            flow = write + factor * carry[None, :] - factor_i * carry_i[None, :]
-            flow_i = write_i + factor * carry_i[None, :] + factor_i * carry[None, :]
-            tl.store(d_b + x + 1, flow_i, mask=good)
-            tl.store(d_a + x, flow * before + flow_i * before_i, mask=good)
-            tl.store(d_a + x + 1, flow_i * before - flow * before_i, mask=good)
-            carry_i = tl.sum(tl.where(end, flow_i, 0.0), axis=0)
-        tl.store(d_b + x, flow, mask=good)
-        carry = tl.sum(tl.where(end, flow, 0.0), axis=0)
+        before_i = tl.where(first, origin_i[None, :], before_i)
+        flow, flow_i, carry, carry_i = advance(
+            factor, -factor_i, write, write_i, carry, carry_i, BT, PARTS
+        )
+        keep_parts(d_b, x, flow, flow_i, good, PARTS)
+        flow, flow_i = times_conjugate(flow, flow_i, before, before_i, PARTS)
+        keep_parts(d_a, x, flow, flow_i, good, PARTS)
     x = (row * length * D + channel) * PARTS
-    factor = tl.load(a + x, mask=inside, other=0.0)
-    if PARTS == 1:
-        tl.store(d_start + at, factor * carry, mask=inside)
-    else:
-        factor_i = -tl.load(a + x + 1, mask=inside, other=0.0)
-        tl.store(d_start + at, factor * carry - factor_i * carry_i, mask=inside)
-        tl.store(d_start + at + 1, factor * carry_i + factor_i * carry, mask=inside)
+    factor, factor_i = load_parts(a, x, inside, 0.0, PARTS)
+    carry, carry_i = times_conjugate(carry, carry_i, factor, factor_i, PARTS)
+    keep_parts(d_start, at, carry, carry_i, inside, PARTS)
 
 
 def tiles(width: int, is_complex: bool) -> dict[str, int]:

@@ -66,7 +66,7 @@ def filter_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     y = x.new_empty(x.shape[0], x.shape[1] - weight.shape[1] + 1, x.shape[2])
     taps = weight.t().contiguous()
     for row, into in zip(x, y, strict=True):
-        for start, stop in _spans(into):
+        for start, stop in spans(into):
             part = into[start:stop]
             torch.mul(row[start:stop], taps[0], out=part)
             for shift in range(1, len(taps)):
@@ -81,8 +81,8 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(x.shape[0], x.shape[1] - weight.shape[1] + 1, x.shape[2])
 
 
-def _spans(x: Tensor) -> list[tuple[int, int]]:
-    """Starts and ends of blocks of the rows of x [T, D]."""
+def spans(x: Tensor) -> list[tuple[int, int]]:
+    """Starts and ends of blocks of the rows of x [T, D] that stay in cache."""
     rows = max(1, BLOCK // x.shape[1])
     return [(start, min(start + rows, len(x))) for start in range(0, len(x), rows)]
 
@@ -92,7 +92,7 @@ def filter_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Te
     taps = weight.t().contiguous()
     d_x, d_taps = torch.zeros_like(x, memory_format=torch.contiguous_format), torch.zeros_like(taps)
     for row, u, into in zip(x, grad, d_x, strict=True):
-        for start, stop in _spans(u):
+        for start, stop in spans(u):
             part = u[start:stop]
             for shift, (tap, d_tap) in enumerate(zip(taps, d_taps, strict=True)):
                 window = slice(start + shift, stop + shift)
@@ -122,11 +122,7 @@ class _Convolution(torch.autograd.Function):
             c, y = gpu.forward(x, weight, bias, function, heads)
         else:
             c = filter_op(x, weight, bias)
-            y = torch.empty_like(c)
-            ACTIVATIONS[function].apply(c, y)
-            if heads:
-                wide = y.view(-1, y.shape[-1] // heads)
-                wide *= _inverse_length(wide)
+            y = activated(c, function, heads)
         ctx.save_for_backward(x, weight, c)
         ctx.biased = bias is not None
         return y
@@ -139,7 +135,7 @@ class _Convolution(torch.autograd.Function):
             gpu = importlib.import_module("archdsl.kernels.shell.triton_convolution")
             d_x, d_weight, d_bias = gpu.backward(grad, x, weight, c, ctx.function, ctx.heads)
         else:
-            d_c = _activation_backward(grad, c, ctx.function, ctx.heads)
+            d_c = activation_backward(grad, c, ctx.function, ctx.heads)
             d_x, d_weight = filter_backward(d_c, x, weight)
             d_bias = d_c.sum((0, 1))
         return d_x, d_weight, d_bias if ctx.biased else None, None, None, None
@@ -151,7 +147,17 @@ def _inverse_length(x: Tensor) -> Tensor:
     return length.square_().add_(EPSILON).rsqrt_()
 
 
-def _activation_backward(grad: Tensor, c: Tensor, function: str, heads: int) -> Tensor:
+def activated(c: Tensor, function: str, heads: int) -> Tensor:
+    """`f(c)`, each of `heads` > 0 slices of the last axis at unit length."""
+    y = torch.empty_like(c)
+    ACTIVATIONS[function].apply(c, y)
+    if heads:
+        wide = y.view(-1, y.shape[-1] // heads)
+        wide *= _inverse_length(wide)
+    return y
+
+
+def activation_backward(grad: Tensor, c: Tensor, function: str, heads: int) -> Tensor:
     """The gradient to what the activation was given."""
     activation, out = ACTIVATIONS[function], torch.empty_like(c)
     if heads:

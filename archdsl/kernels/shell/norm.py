@@ -204,15 +204,9 @@ class _GatedNorm(torch.autograd.Function):
 
 
 def _gate_behind(
-    grad: Tensor,
-    x: Tensor,
-    gate: Tensor,
-    r: Tensor,
-    weight: Tensor,
-    activation: Activation,
-    d_x: Tensor,
-    d_gate: Tensor,
-) -> Tensor:
+    grad: Tensor, x: Tensor, gate: Tensor, r: Tensor, weight: Tensor, activation: Activation,
+    d_x: Tensor, d_gate: Tensor,
+) -> Tensor:  # fmt: skip
     """Gradients of `norm(x) f(gate)` for a block; the weight's is returned."""
     h, u = x * r, torch.empty_like(x)
     activation.backward(torch.mul(grad, h, out=d_x).mul_(weight), gate, d_gate)
@@ -221,15 +215,9 @@ def _gate_behind(
 
 
 def _gate_first(
-    grad: Tensor,
-    x: Tensor,
-    gate: Tensor,
-    r: Tensor,
-    weight: Tensor,
-    activation: Activation,
-    d_x: Tensor,
-    d_gate: Tensor,
-) -> Tensor:
+    grad: Tensor, x: Tensor, gate: Tensor, r: Tensor, weight: Tensor, activation: Activation,
+    d_x: Tensor, d_gate: Tensor,
+) -> Tensor:  # fmt: skip
     """Gradients of `norm(x f(gate))` for a block; the weight's is returned."""
     opened = torch.empty_like(x)
     activation.apply(gate, opened)

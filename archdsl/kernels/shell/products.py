@@ -21,6 +21,9 @@ from archdsl.kernels.shell.choice import Form
 WORTHWHILE = 2**20
 """Multiply-adds from which oneDNN's setting up is paid for."""
 
+HEAVY = 2**19
+"""Weights from which it is paid for by a single row: reading them is all there is to do."""
+
 
 def _onednn() -> Any:
     built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -39,7 +42,7 @@ def suits(x: Tensor, weight: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.shape[-1] > 0
-        and x.numel() * weight.shape[0] >= WORTHWHILE
+        and (x.numel() * weight.shape[0] >= WORTHWHILE or weight.numel() >= HEAVY)
         and not torch.is_autocast_enabled("cpu")
         and bool(torch.backends.mkldnn.enabled)
         and ONEDNN is not None
