@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -41,4 +42,7 @@ def test_what_a_fast_family_computes_is_sent_there(parts: tuple[str, str, str, s
 
 @pytest.mark.parametrize("point", list(miras.drawn(6, seed=1)), ids=lambda point: point.layer)
 def test_points_train(point: miras.Point) -> None:
-    miras.trained(point, steps=4, length=12)
+    first, last = miras.trained(point, steps=4, length=12)
+    assert isfinite(first)
+    assert isfinite(last)
+    assert last != first, "the weights moved"
