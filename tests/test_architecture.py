@@ -42,6 +42,8 @@ SURFACE = {
     },
     "validate": set(),
     "validate metrics": {"data", "--jobs", "--json", "--limit"},
+    "verify": set(),
+    "verify tasks": {"--tasks", "--jobs", "--json"},
 }  # fmt: skip
 """Every command, its arguments and options: who changes what users type changes this too."""
 
