@@ -245,7 +245,7 @@ def _answered(study: Study, status: Status, console: Console) -> Result:
         count=counted(study.space),
     )
     write_outputs(result)
-    console.print(result.table())
+    console.print(result.table(console.width))
     console.print(result.farewell(), soft_wrap=True)
     return result
 

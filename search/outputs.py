@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from archdsl.search.files import copy, remove, write_text
@@ -61,23 +62,28 @@ class Result:
         """The report."""
         return self.folder / "report.html"
 
-    def table(self) -> Table:
-        """The best trials, for the terminal."""
+    def table(self, width: int) -> Table:
+        """The best trials, for a terminal: a column a choice, or all choices in one where that is wider."""
+        shown = [named(_choices(record)) for record in self.front[:SHOWN]]
+        choices = list(dict.fromkeys(key for found in shown for key in found))
+        rows = [[found.get(choice, "–") for choice in choices] for found in shown]
+        made = self._table(choices, rows)
+        if Console(width=10_000).measure(made).maximum <= width:
+            return made
+        lines = ["\n".join(f"{name} {value}" for name, value in found.items()) for found in shown]
+        return self._table(["choices"], [[text] for text in lines])
+
+    def _table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
         table = Table(title=f"{self.name}: the best of {self._counted()}", title_justify="left")
         table.add_column("trial", justify="right")
         for objective in self.objectives:
             head = f"{objective.text} {arrow(objective)}".replace(".", ".\n").replace("(", "(\n")
             table.add_column(head, justify="right", overflow="fold", min_width=9)
-        choices = list(dict.fromkeys(key for r in self.front for key in named(_choices(r))))
-        for choice in choices:
-            table.add_column(choice, no_wrap=True)
-        for record in self.front[:SHOWN]:
-            values = [
-                quantity(o.text, v)
-                for o, v in zip(self.objectives, record.values or (), strict=True)
-            ]
-            found = named(_choices(record))
-            table.add_row(str(record.number), *values, *(found.get(c, "–") for c in choices))
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
+        for record, row in zip(self.front, rows, strict=False):
+            values = zip(self.objectives, record.values or (), strict=True)
+            table.add_row(str(record.number), *(quantity(o.text, v) for o, v in values), *row)
         return table
 
     def farewell(self) -> str:

@@ -21,6 +21,7 @@ from archdsl.blocks.nn.fourier import FourierMix
 from archdsl.blocks.nn.learner import LearnerMemory
 from archdsl.blocks.nn.loop import Loop
 from archdsl.blocks.nn.memory import DecayMemory, DeltaMemory, ScanMemory
+from archdsl.blocks.nn.routing import MixtureOfMemories
 from archdsl.blocks.nn.structure import RegionModule, Step
 from archdsl.compiler.cost import Cost
 from archdsl.compiler.emit import fill, tie
@@ -38,7 +39,7 @@ LOGITS_AT_ONCE = 2**24
 
 HIDDEN = (
     SoftmaxAttention, DecayMemory, DeltaMemory, ScanMemory, CellRecurrence, FourierMix,
-    DynamicConvolution, LearnerMemory,
+    DynamicConvolution, LearnerMemory, MixtureOfMemories,
 )  # fmt: skip
 """Modules whose (first) output ``[B, T, D]`` is a mixer's hidden representation."""
 
@@ -196,10 +197,16 @@ class Model(RegionModule):
         return torch.cat(tokens, 1)
 
     def hidden_sites(self) -> list[tuple[str, nn.Module]]:
-        """Mixers and cells by path, in the order they run; see :data:`HIDDEN`."""
-        return [
-            (name, module) for name, module in self.named_modules() if isinstance(module, HIDDEN)
-        ]
+        """Mixers and cells by path, in the order they run; see :data:`HIDDEN`.
+
+        A mixture stands for its memories, whose rows are not the batch's.
+        """
+        found: list[tuple[str, nn.Module]] = []
+        for name, module in self.named_modules():
+            within = found and isinstance(found[-1][1], MixtureOfMemories)
+            if isinstance(module, HIDDEN) and not (within and name.startswith(f"{found[-1][0]}.")):
+                found.append((name, module))
+        return found
 
     def state_bytes(self, state: State) -> int:
         """Bytes of a decoding state's tensors, over its whole batch."""

@@ -194,6 +194,19 @@ def test_building_leaves_the_global_random_state_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_mixture_is_the_hidden_site_of_its_memories() -> None:
+    model = built(
+        "embed(dim = 8, vocab = 5) mom(memories = 3, top = 2) { gla(heads = 2) } gru rms_norm lm_head"
+    )
+    seen = []
+    for name, module in model.hidden_sites():
+        module.register_forward_hook(
+            lambda module, given, out, name=name: seen.append((name, out[0].shape))
+        )
+    model(torch.zeros(2, 7, dtype=torch.int64))
+    assert seen == [("mom.memories", (2, 7, 8)), ("gru", (2, 7, 8))]
+
+
 def test_hidden_sites_are_the_mixers_in_the_order_they_run() -> None:
     model = built(
         "embed(dim = 8, vocab = 11) repeat(times = 2) { residual { deltanet(heads = 2) } swiglu } "

@@ -136,7 +136,7 @@ def test_the_front_is_drawn_with_both_objectives(result):
 
 def test_the_table_fits_a_terminal(result):
     console = Console(width=100, file=io.StringIO())
-    console.print(result.table())
+    console.print(result.table(console.width))
     shown = console.file.getvalue()
     assert str(result.best.number) in shown
     assert "recall." in shown, "a head is broken at its dots"
