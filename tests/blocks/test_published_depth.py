@@ -75,7 +75,7 @@ def test_halting_weighs_states_as_graves_has_it() -> None:
 
 def test_huginn_is_its_paper_from_the_same_noise() -> None:
     text = (ZOO / "huginn.arch").read_text().replace("init = noise", "init = learned")
-    text = text.replace("backprop = 4", "backprop = 8")
+    text = text.replace(", backprop = 4", "")
     model = perturbed(text)
 
     def definition(w: dict[str, Tensor], tokens: Tensor) -> Tensor:

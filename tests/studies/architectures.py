@@ -43,7 +43,7 @@ LENGTH = 97
 BATCH = 2
 TRACED = 19
 CLOSE = 1e-4
-"""How far decoded outputs may be from the parallel ones, relative to the largest (issue 2)."""
+"""How far decoded outputs may be from the parallel ones, relative to the largest."""
 
 
 @dataclass
