@@ -68,19 +68,21 @@ class Result:
         choices = list(dict.fromkeys(key for found in shown for key in found))
         rows = [[found.get(choice, "–") for choice in choices] for found in shown]
         made = self._table(choices, rows)
-        if Console(width=10_000).measure(made).maximum <= width:
+        if Console(width=10_000).measure(made).minimum <= width:
             return made
         lines = ["\n".join(f"{name} {value}" for name, value in found.items()) for found in shown]
-        return self._table(["choices"], [[text] for text in lines])
+        return self._table(["choices"], [[text] for text in lines], fold=True)
 
-    def _table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    def _table(
+        self, headings: Sequence[str], rows: Sequence[Sequence[str]], fold: bool = False
+    ) -> Table:
         table = Table(title=f"{self.name}: the best of {self._counted()}", title_justify="left")
         table.add_column("trial", justify="right")
         for objective in self.objectives:
             head = f"{objective.text} {arrow(objective)}".replace(".", ".\n").replace("(", "(\n")
-            table.add_column(head, justify="right", overflow="fold", min_width=9)
+            table.add_column(head, justify="right", min_width=max(map(len, head.split())))
         for heading in headings:
-            table.add_column(heading, overflow="fold")
+            table.add_column(heading, overflow="fold", no_wrap=not fold)
         for record, row in zip(self.front, rows, strict=False):
             values = zip(self.objectives, record.values or (), strict=True)
             table.add_row(str(record.number), *(quantity(o.text, v) for o, v in values), *row)
