@@ -50,9 +50,9 @@ def compile_arch(
         for site in sites(model):
             site.backend = "plain"
     model.seed = seed
-    there = torch.device(device)
-    if any(weight.device != there or weight.dtype != chosen for weight in model.parameters()):
-        model.to(device=there, dtype=chosen)
+    first = next(model.parameters(), None)
+    if first is None or first.dtype != chosen or first.device != torch.device(device):
+        model.to(device=device, dtype=chosen)
     return model
 
 

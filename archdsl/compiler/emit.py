@@ -15,12 +15,12 @@ from archdsl.blocks.nn.structure import RegionModule, Step
 from archdsl.compiler.graph import INPUT, Graph, Node
 
 
-def fill(module: RegionModule, graph: Graph) -> None:
-    """Give a region module the modules and the program of a graph."""
+def fill(module: RegionModule, graph: Graph, made: list[nn.Module]) -> None:
+    """Give a region module the modules and the program of a graph; add what is made to a list."""
     cls = type(module)
     module.program, module.result = graph.once(cls, lambda: _program(graph, cls))
     for step, node in zip(module.program, graph.nodes(), strict=True):
-        _attach(module, step.path, build(node))
+        _attach(module, step.path, build(node, made))
 
 
 def _program(graph: Graph, cls: type[nn.Module]) -> tuple[tuple[Step, ...], int]:
@@ -41,16 +41,23 @@ def _program(graph: Graph, cls: type[nn.Module]) -> tuple[tuple[Step, ...], int]
     return steps, registers[graph.output.node, graph.output.port]
 
 
-def build(node: Node) -> Any:
+def build(node: Node, made: list[nn.Module]) -> Any:
     """The module of one node, with its regions."""
+    module = _built(node, made)
+    made.append(module)
+    return module
+
+
+def _built(node: Node, made: list[nn.Module]) -> nn.Module:
     cls = module_class(node.op.module)
+    if not node.regions:
+        return cls(node.op)  # type: ignore[no-any-return]
     if issubclass(cls, RegionModule):
         hosting = cls(node.op)  # type: ignore[call-arg]
-        fill(hosting, node.regions[0])
+        fill(hosting, node.regions[0], made)
         return hosting
-    if not node.regions:
-        return cls(node.op)
-    return cls(node.op, [_region(node.regions[i]) for i in node.op.weights(len(node.regions))])
+    copies = node.op.weights(len(node.regions))
+    return cls(node.op, [_region(node.regions[i], made) for i in copies])  # type: ignore[no-any-return]
 
 
 @cache
@@ -85,9 +92,9 @@ def _tie_routers(modules: Sequence[nn.Module]) -> None:
                 module.share(owner)
 
 
-def _region(graph: Graph) -> RegionModule:
+def _region(graph: Graph, made: list[nn.Module]) -> RegionModule:
     module = RegionModule()
-    fill(module, graph)
+    fill(module, graph, made)
     return module
 
 
@@ -96,14 +103,20 @@ def _free(cls: type[nn.Module], name: str) -> str:
     return f"{name}_" if hasattr(cls, name) else name
 
 
+def _put(holder: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """A submodule of a name that no class attribute has, which torch would look for again at a price."""
+    assert name not in vars(holder), f"{type(holder).__name__} has an attribute {name}"
+    holder._modules[name] = module
+    return module
+
+
 def _attach(root: nn.Module, path: tuple[str, ...], module: nn.Module) -> None:
     """Put a module at a path, with empty modules on the way."""
     holder = root
     for name in path[:-1]:
-        if name not in holder._modules:
-            holder.add_module(name, nn.Module())
-        holder = holder.get_submodule(name)
-    holder.add_module(path[-1], module)
+        held = holder._modules.get(name)
+        holder = _put(holder, name, nn.Module()) if held is None else held
+    _put(holder, path[-1], module)
     if isinstance(module, MergedLinear | RoutedFilter):
         module.attach(holder, path[-1])
 

@@ -92,6 +92,8 @@ def _fuse(old: Graph, node: Node, now: Now) -> Replacement | None:
 
 def _second(graph: Graph, node: Node) -> Node | None:
     """The gate that alone reads a norm, or the norm that alone reads a gate."""
+    if not {Norm, Gate} <= graph.kinds:
+        return None
     reader = graph.only_reader(node.value())
     if reader is None or reader.inputs[0] != node.value():
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import is_
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -79,9 +80,10 @@ class Graph:
 
     def once(self, question: Callable[..., object], find: Callable[[], Found]) -> Found:
         """What ``find`` answers to a question; asked once, while the region and who asks are there."""
-        if question not in self._found:
-            self._found[question] = find()
-        found: Found = self._found[question]
+        try:
+            found: Found = self._found[question]
+        except KeyError:
+            found = self._found[question] = find()
         return found
 
     @property
@@ -97,7 +99,8 @@ class Graph:
     @output.setter
     def output(self, value: Value) -> None:
         self._output = value
-        self._forget()
+        if self._found:
+            self._forget()
 
     def add(self, node: Node) -> Node:
         """Put a node in; its inputs must be there."""
@@ -106,7 +109,8 @@ class Graph:
             known = value.node == INPUT or value.node in self._nodes
             assert known, f"{node.name} reads {value.node}, which is not there"
         self._nodes[node.name] = node
-        self._forget()
+        if self._found:
+            self._forget()
         return node
 
     def __contains__(self, name: str) -> bool:
@@ -127,6 +131,11 @@ class Graph:
     def classes(self) -> frozenset[type[Op]]:
         """The classes of its operations, with those of the regions inside."""
         return self.once(_classes, lambda: _classes(self))
+
+    @property
+    def kinds(self) -> frozenset[type[Op]]:
+        """The classes of its own operations."""
+        return self.once(_kinds, lambda: _kinds(self))
 
     @property
     def network(self) -> MultiDiGraph:
@@ -203,9 +212,13 @@ class Graph:
         return "\n".join(_Printer().lines(self))
 
 
+def _kinds(region: Graph) -> frozenset[type[Op]]:
+    return frozenset(type(node.op) for node in region.nodes())
+
+
 def _classes(region: Graph) -> frozenset[type[Op]]:
     inner = (each.classes for node in region.nodes() for each in node.regions)
-    return frozenset(type(node.op) for node in region.nodes()).union(*inner)
+    return region.kinds.union(*inner)
 
 
 def _connected(region: Graph) -> MultiDiGraph:
@@ -251,6 +264,12 @@ Now = Callable[[Value], Value]
 Rewrite = Callable[[Graph, Node, Now], Replacement | None]
 
 
+@lru_cache(4096)
+def _asked(classes: frozenset[type[Op]], kinds: tuple[type[Op], ...]) -> frozenset[type[Op]]:
+    """Which of the classes are of the kinds; asking pydantic's classes takes its time."""
+    return frozenset(cls for cls in classes if issubclass(cls, kinds))
+
+
 class _Rebuild:
     """Rebuilds regions once each, so that shared regions stay shared."""
 
@@ -262,7 +281,8 @@ class _Rebuild:
         return old.once(self.rewrite, lambda: self._region(old))
 
     def _region(self, old: Graph) -> Graph:
-        if not any(issubclass(kind, self.kinds) for kind in old.classes):
+        asked = _asked(old.classes, self.kinds)
+        if not asked:
             return old
         new, changed = Graph(old.stream), False
         moved: dict[tuple[str, int], Value] = {}
@@ -272,7 +292,7 @@ class _Rebuild:
 
         for node in old.nodes():
             kept = self._kept(node, now)
-            replacement = self.rewrite(old, kept, now) if isinstance(node.op, self.kinds) else None
+            replacement = self.rewrite(old, kept, now) if type(node.op) in asked else None
             changed |= replacement is not None or kept is not node
             if replacement is None:
                 new.add(kept)

@@ -60,10 +60,10 @@ class Model(RegionModule):
         self.arch = arch
         self.graph = graph
         self.number = self.seed = 0
-        fill(self, graph)
-        modules = list(self.modules())
-        tie(modules)
-        self.draws = any(isinstance(module, Loop) for module in modules)
+        made: list[nn.Module] = []
+        fill(self, graph, made)
+        tie(made)
+        self.draws = any(isinstance(module, Loop) for module in made)
         self.decodable = self.cost.causal
 
     @property

@@ -79,7 +79,8 @@ class Site(nn.Module):
 
     ``call`` says how it is called: ``plain`` modules take tensors; ``context`` ones also the context;
     ``state`` ones also ``state=`` and give ``(outputs, state)``. A ``state`` of ``None`` is a fresh
-    start; the state given back is ``None`` where the context does not keep it.
+    start; the state given back is ``None`` where the context does not keep it. Tensors are made in torch's
+    default dtype on its default device: a model is moved as a whole, where something else is asked for.
     """
 
     call: ClassVar[Literal["plain", "context", "state"]] = "plain"

@@ -91,23 +91,20 @@ class MergedLinear(Site):
 
     def __init__(self, op: ops.MergedLinear) -> None:
         super().__init__(op)
-        self.names = op.names
-        self.sizes = [part.width_out for part in op.parts]
-        self.biased = [part.bias for part in op.parts]
-        self.inits = [part.init for part in op.parts]
-        self.weight = nn.Parameter(torch.empty(sum(self.sizes), op.parts[0].width_in))
+        self.merged, self.sizes = op, list(op.sizes)
+        self.weight = nn.Parameter(torch.empty(sum(op.sizes), op.parts[0].width_in))
         biases = [torch.full((part.width_out,), part.bias_init) for part in op.parts if part.bias]
         self.bias = nn.Parameter(torch.cat(biases)) if biases else None
 
     def draw(self, seeded: Seeded) -> None:
         """Each part as it would be drawn alone."""
         weights = torch.split(self.weight, self.sizes)
-        for name, weight, init in zip(self.names, weights, self.inits, strict=True):
-            draw_matrix(weight, init, seeded(f"{name}.weight"))
+        for name, weight, part in zip(self.merged.names, weights, self.merged.parts, strict=True):
+            draw_matrix(weight, part.init, seeded(f"{name}.weight"))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """``[…, in]`` → one ``[…, out]`` a part."""
-        if self.bias is None or all(self.biased):
+        if self.bias is None or all(self.merged.biased):
             return torch.split(self.joined(x), self.sizes, -1)
         outputs = torch.split(linear(x, self.weight, backend=self.backend), self.sizes, -1)
         biases = self._biases(self.bias)
@@ -118,9 +115,9 @@ class MergedLinear(Site):
         return linear(x, self.weight, self.bias, self.backend)
 
     def _biases(self, joined: Tensor) -> list[Tensor | None]:
-        sizes = [n for n, biased in zip(self.sizes, self.biased, strict=True) if biased]
+        sizes = [n for n, biased in zip(self.sizes, self.merged.biased, strict=True) if biased]
         parts = iter(torch.split(joined, sizes))
-        return [next(parts) if biased else None for biased in self.biased]
+        return [next(parts) if biased else None for biased in self.merged.biased]
 
     def attach(self, holder: nn.Module, name: str) -> None:
         """Be loaded from the parts' names, which only ``holder`` is shown, where this is ``name``."""
@@ -130,9 +127,9 @@ class MergedLinear(Site):
     def parts(self) -> dict[str, Tensor]:
         """Views of the weights, by the names they are saved under, relative to the holder."""
         weights = torch.split(self.weight, self.sizes)
-        found = {f"{n}.weight": w for n, w in zip(self.names, weights, strict=True)}
+        found = {f"{n}.weight": w for n, w in zip(self.merged.names, weights, strict=True)}
         if self.bias is not None:
-            pairs = zip(self.names, self._biases(self.bias), strict=True)
+            pairs = zip(self.merged.names, self._biases(self.bias), strict=True)
             found |= {f"{name}.bias": bias for name, bias in pairs if bias is not None}
         return found
 

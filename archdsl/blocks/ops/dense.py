@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from typing import ClassVar, Literal
 
 from archdsl.blocks.base import Activation
@@ -71,6 +72,16 @@ class MergedLinear(Op):
     transparent: ClassVar[bool] = True
     parts: tuple[Linear, ...]
     names: tuple[str, ...]
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """How wide each part is."""
+        return tuple(part.width_out for part in self.parts)
+
+    @cached_property
+    def biased(self) -> tuple[bool, ...]:
+        """Which parts have a bias."""
+        return tuple(part.bias for part in self.parts)
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """One output a part."""
