@@ -338,6 +338,7 @@ class Crew:
                 what = f"the process was {'stuck' if stuck else f'ended by {process.exitcode}'}"
                 index = int(place.value)
                 self.total.failures.append(Failure(what, index, text(self.seed, index)[1], ""))
+                print(f"\n#{index}: {what}", flush=True)
                 self.crew[number] = self.start()
 
 
