@@ -53,7 +53,7 @@ def _built(node: Node, made: list[nn.Module]) -> nn.Module:
     if not node.regions:
         return cls(node.op)  # type: ignore[no-any-return]
     if issubclass(cls, RegionModule):
-        hosting = cls(node.op)  # type: ignore[call-arg]
+        hosting = cls(node.op)
         fill(hosting, node.regions[0], made)
         return hosting
     copies = node.op.weights(len(node.regions))

@@ -17,10 +17,10 @@ class AdaptedLinear(Site):
     """A projection with low-rank weights a run; see ``ops.AdaptedLinear``."""
 
     call: ClassVar[Literal["plain", "context", "state"]] = "context"
+    op: ops.AdaptedLinear
 
     def __init__(self, op: ops.AdaptedLinear) -> None:
         super().__init__(op)
-        self.op: ops.AdaptedLinear = op
         shapes = op.parameters()
         self.weight = nn.Parameter(torch.empty(shapes["weight"]))
         start = torch.full((op.linear.width_out,), op.linear.bias_init)

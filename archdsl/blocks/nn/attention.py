@@ -78,10 +78,10 @@ class SoftmaxAttention(Site):
     """Attention over projected streams; see ``ops.SoftmaxAttention``."""
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
+    op: ops.SoftmaxAttention
 
     def __init__(self, op: ops.SoftmaxAttention) -> None:
         super().__init__(op)
-        self.op: ops.SoftmaxAttention = op
         if op.qk_norm:
             self.query_norm = nn.Parameter(torch.ones(op.head_dim))
             self.key_norm = nn.Parameter(torch.ones(op.head_dim))

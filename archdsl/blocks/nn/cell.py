@@ -26,10 +26,10 @@ class CellRecurrence(Site):
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
     packs: ClassVar[bool] = True
+    op: ops.CellRecurrence
 
     def __init__(self, op: ops.CellRecurrence) -> None:
         super().__init__(op)
-        self.op: ops.CellRecurrence = op
         for name, shape in op.parameters().items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 

@@ -22,10 +22,10 @@ class ContextMemory(Site):
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
     packs: ClassVar[bool] = False
+    op: ops.ContextMemory
 
     def __init__(self, op: ops.ContextMemory) -> None:
         super().__init__(op)
-        self.op: ops.ContextMemory = op
         fills = {"gain": 1.0, "momentum_bias": 2.0, "decay_bias": 4.0}
         for name, shape in op.parameters().items():
             self.register_parameter(name, nn.Parameter(torch.full(shape, fills.get(name, 0.0))))

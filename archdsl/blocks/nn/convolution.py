@@ -21,10 +21,10 @@ class Convolution(Site):
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
     packs: ClassVar[bool] = True
+    op: Op
 
     def __init__(self, op: Op) -> None:
         super().__init__(op)
-        self.op: Op = op
         self.weight = nn.Parameter(torch.empty(op.width, op.kernel))
         self.bias = nn.Parameter(torch.zeros(op.width)) if op.bias else None
 

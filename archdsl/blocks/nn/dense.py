@@ -91,7 +91,7 @@ class MergedLinear(Site):
 
     def __init__(self, op: ops.MergedLinear) -> None:
         super().__init__(op)
-        self.merged, self.sizes = op, list(op.sizes)
+        self.merged, self.sizes, self.biased = op, list(op.sizes), op.biased
         self.weight = nn.Parameter(torch.empty(sum(op.sizes), op.parts[0].width_in))
         biases = [torch.full((part.width_out,), part.bias_init) for part in op.parts if part.bias]
         self.bias = nn.Parameter(torch.cat(biases)) if biases else None
@@ -104,7 +104,7 @@ class MergedLinear(Site):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """``[…, in]`` → one ``[…, out]`` a part."""
-        if self.bias is None or all(self.merged.biased):
+        if self.bias is None or all(self.biased):
             return torch.split(self.joined(x), self.sizes, -1)
         outputs = torch.split(linear(x, self.weight, backend=self.backend), self.sizes, -1)
         biases = self._biases(self.bias)
@@ -115,9 +115,9 @@ class MergedLinear(Site):
         return linear(x, self.weight, self.bias, self.backend)
 
     def _biases(self, joined: Tensor) -> list[Tensor | None]:
-        sizes = [n for n, biased in zip(self.sizes, self.merged.biased, strict=True) if biased]
+        sizes = [n for n, biased in zip(self.sizes, self.biased, strict=True) if biased]
         parts = iter(torch.split(joined, sizes))
-        return [next(parts) if biased else None for biased in self.merged.biased]
+        return [next(parts) if biased else None for biased in self.biased]
 
     def attach(self, holder: nn.Module, name: str) -> None:
         """Be loaded from the parts' names, which only ``holder`` is shown, where this is ``name``."""
@@ -228,10 +228,11 @@ def _norm(
 class Norm(Site):
     """RMS or layer norm."""
 
+    op: ops.Norm
+
     def __init__(self, op: ops.Norm) -> None:
         super().__init__(op)
         shapes = op.parameters()
-        self.op: ops.Norm = op
         self.weight = nn.Parameter(torch.ones(shapes["weight"]))
         self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.bias else None
 
@@ -243,9 +244,10 @@ class Norm(Site):
 class GatedNorm(Site):
     """A norm and a gate, in either order."""
 
+    op: ops.GatedNorm
+
     def __init__(self, op: ops.GatedNorm) -> None:
         super().__init__(op)
-        self.op: ops.GatedNorm = op
         shapes = op.parameters()
         self.weight = nn.Parameter(torch.ones(shapes["weight"]))
         self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.norm.bias else None

@@ -16,10 +16,10 @@ class DynamicConvolution(Site):
     """See ``ops.DynamicConvolution``."""
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
+    op: ops.DynamicConvolution
 
     def __init__(self, op: ops.DynamicConvolution) -> None:
         super().__init__(op)
-        self.op: ops.DynamicConvolution = op
 
     def forward(
         self, x: Tensor, weights: Tensor, state: State | None, context: Context

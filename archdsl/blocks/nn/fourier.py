@@ -14,9 +14,10 @@ from archdsl.blocks.ops import fourier as ops
 class FourierMix(Site):
     """See ``ops.FourierMix``."""
 
+    op: ops.FourierMix
+
     def __init__(self, op: ops.FourierMix) -> None:
         super().__init__(op)
-        self.op: ops.FourierMix = op
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, D]`` → the same."""

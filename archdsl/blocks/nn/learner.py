@@ -26,10 +26,10 @@ class LearnerMemory(Site):
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
     packs: ClassVar[bool] = False
+    op: ops.LearnerMemory
 
     def __init__(self, op: ops.LearnerMemory) -> None:
         super().__init__(op)
-        self.op: ops.LearnerMemory = op
         self.ports = op.ports
         for name, shape in op.parameters().items():
             fill = 1.0 if name == "gain" else 0.0

@@ -48,10 +48,10 @@ class Loop(Site):
     initial: Tensor
     halting: Tensor
     halting_bias: Tensor
+    op: ops.Loop
 
     def __init__(self, op: ops.Loop, regions: Sequence[nn.Module]) -> None:
         super().__init__(op)
-        self.op: ops.Loop = op
         self.body = nn.ModuleList(regions)
         self.times = op.times
         self.ring: int | None = None

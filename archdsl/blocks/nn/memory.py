@@ -38,10 +38,10 @@ class _Recurrence(Site):
 
     call: ClassVar[Call] = "state"
     packs: ClassVar[bool] = True
+    op: ops.Recurrence
 
     def __init__(self, op: ops.Recurrence) -> None:
         super().__init__(op)
-        self.op: ops.Recurrence = op
         self.heads, self.decay, self.ports = op.heads, op.decay, op.ports
         self.scale = op.key_dim**-0.5 if op.scale is None else op.scale
         shapes = op.parameters()
@@ -181,9 +181,10 @@ class ScanMemory(Site):
 class DecayGate(Site):
     """See ``ops.DecayGate``. Step sizes start log-uniform in (1e-3, 0.1)."""
 
+    op: ops.DecayGate
+
     def __init__(self, op: ops.DecayGate) -> None:
         super().__init__(op)
-        self.op: ops.DecayGate = op
         for name, shape in op.parameters().items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
@@ -316,10 +317,10 @@ class ValueResidual(Site):
     """See ``ops.ValueResidual``; RWKV-7's bias falls over the channels."""
 
     call: ClassVar[Call] = "context"
+    op: ops.ValueResidual
 
     def __init__(self, op: ops.ValueResidual) -> None:
         super().__init__(op)
-        self.op: ops.ValueResidual = op
         self.bias = nn.Parameter(0.73 - 0.4 * (torch.linspace(0, 1, op.width) - 0.5))
         self.down = nn.Parameter(torch.empty(op.rank, op.width_in))
         self.up = nn.Parameter(torch.empty(op.width, op.rank))

@@ -81,10 +81,10 @@ class CopiedLinear(Site):
     """See ``ops.CopiedLinear``."""
 
     call: ClassVar[Call] = "context"
+    op: ops.CopiedLinear
 
     def __init__(self, op: ops.CopiedLinear) -> None:
         super().__init__(op)
-        self.op: ops.CopiedLinear = op
         shapes = op.parameters()
         self.weight = nn.Parameter(torch.empty(shapes["weight"]))
         start = torch.full(shapes["bias"], op.bias_init) if op.bias else None
@@ -172,10 +172,10 @@ class Router(Site):
     """See ``ops.Router``. All recurrent routers of a rank share the first one's GRU."""
 
     call: ClassVar[Call] = "context"
+    op: ops.Router
 
     def __init__(self, op: ops.Router) -> None:
         super().__init__(op)
-        self.op: ops.Router = op
         shapes = op.parameters()
         self.weight = nn.Parameter(torch.empty(shapes["weight"]))
         self.source: tuple[Router, ...] = ()
@@ -268,9 +268,10 @@ def sequences(like: Tensor, context: Context) -> tuple[Tensor, int]:
 class MixtureOfMemories(_Routing):
     """See ``ops.MixtureOfMemories``; the region's modules are its own."""
 
+    op: ops.MixtureOfMemories
+
     def __init__(self, op: ops.MixtureOfMemories) -> None:
         super().__init__(op)
-        self.op: ops.MixtureOfMemories = op
 
     def init_state(self, batch: int, like: Tensor) -> State:
         """The region's, and with a capacity how many tokens have asked for each memory."""

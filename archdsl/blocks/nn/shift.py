@@ -18,10 +18,10 @@ class TokenShift(Site):
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
     packs: ClassVar[bool] = True
+    op: ops.TokenShift
 
     def __init__(self, op: ops.TokenShift) -> None:
         super().__init__(op)
-        self.op: ops.TokenShift = op
         for name, shape in op.parameters().items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape)))
 

@@ -63,9 +63,10 @@ class Connect(Site):
 class HyperConnect(Connect):
     """See ``ops.HyperConnect``."""
 
+    op: ops.HyperConnect
+
     def __init__(self, op: ops.HyperConnect) -> None:
         super().__init__(op)
-        self.op: ops.HyperConnect = op
         self.read = nn.Parameter(torch.zeros(op.streams))
         self.write = nn.Parameter(torch.ones(op.streams))
         self.carry = nn.Parameter(torch.eye(op.streams))
@@ -94,9 +95,10 @@ class HyperConnect(Connect):
 class ManifoldConnect(Connect):
     """See ``ops.ManifoldConnect``."""
 
+    op: ops.ManifoldConnect
+
     def __init__(self, op: ops.ManifoldConnect) -> None:
         super().__init__(op)
-        self.op: ops.ManifoldConnect = op
         n = op.streams
         mean = torch.full((n,), -log(n - 1))
         apart = APART * (1 - torch.eye(n))

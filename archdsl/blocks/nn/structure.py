@@ -55,12 +55,9 @@ class RegionModule(nn.Module):
     of an operation with one region may be a subclass, and then holds the region's modules itself.
     """
 
-    program: tuple[Step, ...]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.program = ()
-        self.result = 0
+    program: tuple[Step, ...] = ()
+    result: int = 0
+    """The register of the output."""
 
     def run(
         self,
