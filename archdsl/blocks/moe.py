@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from archdsl.blocks.base import Builder, Children, Count, Layer, Rule, Value, features
-from archdsl.blocks.mom import Choices, Coefficient, choosing
+from archdsl.blocks.mom import Choices, Coefficient, choosing, mixed
 from archdsl.blocks.op import Routed, Type
-from archdsl.blocks.ops.routing import MixtureOfExperts, Router
+from archdsl.blocks.ops.routing import MixtureOfExperts
 
 
 class MixtureOfExpertsLayer(Layer):
@@ -65,20 +65,4 @@ class MixtureOfExpertsLayer(Layer):
         """The router, and one expert as a region."""
         routed = self._routed(self.experts + self.shared, self.top + self.shared)
         region = children.lower(0, replace(stream.type, routed=routed), None)
-        router = Router(
-            width=stream.type.width,
-            choices=self.experts,
-            form=self.router,
-            rank=self.router_rank if self.router == "recurrent" else 0,
-        )
-        logits = build.add(router, stream, name="router")
-        op = MixtureOfExperts(
-            choices=self.experts,
-            top=self.top,
-            shared=self.shared,
-            width=region.output.type.width,
-            mixing=self.weights,
-            balance=self.balance,
-            z_loss=self.z_loss,
-        )
-        return build.add(op, stream, logits, name="experts", regions=[region])
+        return mixed(self, build, stream, region, MixtureOfExperts, "experts")

@@ -16,12 +16,13 @@ from archdsl.blocks.base import (
     Invalid,
     Layer,
     Real,
+    Region,
     Rule,
     Value,
     features,
 )
 from archdsl.blocks.op import Routed, Type
-from archdsl.blocks.ops.routing import MixtureOfMemories, Router
+from archdsl.blocks.ops.routing import MixtureOfExperts, MixtureOfMemories, Router
 
 Choices = Annotated[int, Field(ge=1, le=4096)]
 Coefficient = Annotated[Real, Field(ge=0, le=1000)]
@@ -105,24 +106,49 @@ class MixtureOfMemoriesLayer(Layer):
         """The router, and the mixer as a region."""
         inner = replace(stream.type, routed=self._routed(**self._sizes()))
         region = children.lower(0, inner, None)
-        router = Router(
-            width=stream.type.width,
-            choices=self.memories,
-            form=self.router,
-            rank=self.router_rank if self.router == "recurrent" else 0,
+        return mixed(
+            self, build, stream, region, MixtureOfMemories, "memories", capacity=self.capacity
         )
-        logits = build.add(router, stream, name="router")
-        op = MixtureOfMemories(
-            choices=self.memories,
-            top=self.top,
-            shared=int(self.shared),
-            width=region.output.type.width,
-            mixing=self.weights,
-            balance=self.balance,
-            z_loss=self.z_loss,
-            capacity=self.capacity,
-        )
-        return build.add(op, stream, logits, name="memories", regions=[region])
+
+
+def mixed(
+    layer: Any,
+    build: Builder,
+    stream: Value,
+    region: Region,
+    mixture: type[MixtureOfMemories] | type[MixtureOfExperts],
+    what: str,
+    **own: Any,
+) -> Value:
+    """A router, and the mixture of copies of a region it sends tokens to.
+
+    Args:
+        layer: the component; its argument ``what`` says how many copies there are.
+        build: where the operations go.
+        stream: what is routed.
+        region: one copy.
+        mixture: the operation.
+        what: the mixture's name too.
+        own: attributes that only this mixture has.
+    """
+    router = Router(
+        width=stream.type.width,
+        choices=getattr(layer, what),
+        form=layer.router,
+        rank=layer.router_rank if layer.router == "recurrent" else 0,
+    )
+    logits = build.add(router, stream, name="router")
+    op = mixture(
+        choices=router.choices,
+        top=layer.top,
+        shared=int(layer.shared),
+        width=region.output.type.width,
+        mixing=layer.weights,
+        balance=layer.balance,
+        z_loss=layer.z_loss,
+        **own,
+    )
+    return build.add(op, stream, logits, name=what, regions=[region])
 
 
 def choosing(what: str) -> tuple[Rule, ...]:
