@@ -9,7 +9,15 @@ from click.testing import CliRunner
 
 import archdsl
 from archdsl.cli import cli
-from archdsl.compiler.patterns import Kind, Sizes, arch_text, of_arch, read, write
+from archdsl.compiler.patterns import (
+    Kind,
+    Sizes,
+    arch_text,
+    of_arch,
+    read,
+    sizes_of_arch,
+    write,
+)
 
 NEMOTRON = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-"
 
@@ -126,6 +134,8 @@ DISAGREE = {
                       "layers_block_type": ["mamba", "mamba", "hybrid"]},
     "tails": "M*/M/MM",
     "a layer beyond": {"model_type": "gla", "attn": {"layers": [4]}, "num_hidden_layers": 4},
+    "two windows": {"model_type": "gla", "num_hidden_layers": 2,
+                    "attn": [{"layers": [1], "window_size": 4}, {"layers": [1]}]},
 }  # fmt: skip
 
 
@@ -142,6 +152,15 @@ UNKNOWN = {
     "two attentions": "M*+",
     "no pattern": {"hidden_size": 64},
     "no depth": {"full_attention_interval": 4},
+    "no window": {"layer_types": ["sliding_attention"]},
+    "no memory": {"model_type": "telepathy", "attn": None, "num_hidden_layers": 2},
+    "a number for names": {"layer_types": 3},
+    "a period of nothing": {"attn_layer_period": 0, "num_hidden_layers": 4},
+    "half a width": {"layer_types": ["full_attention"], "intermediate_size": 100.5},
+    "too many layers": {"full_attention_interval": 4, "num_hidden_layers": 10**9},
+    "half of two lists": {"linear_attn_config": {"kda_layers": [1]}},
+    "no object": {"text_config": "x", "layer_types": ["full_attention"]},
+    "tails alone": "/M*/M*",
     "a name": {"layer_types": ["telepathy"]},
     "broken": '{"layer_types": [',
 }
@@ -161,7 +180,9 @@ UNWRITABLE = [
     (["gla", "mlp", "kda", "mlp"], "fla"),
     (["mamba", "mlp", "attention", "mlp", "attention", "mlp", "mamba", "mlp"], "jamba"),
     (["mamba2", "mlp"], "zamba"),
-    (["kda", "mlp", "kda", "moe"], "kimi"),
+    (["kda", "moe", "kda", "mlp"], "kimi"),
+    (["gla", "moe", "attention", "moe"], "fla"),
+    (["mamba", "mlp"], "megatron"),
 ]
 
 
@@ -170,6 +191,25 @@ def test_what_a_notation_cannot_say_is_said(names: list[str], form: str) -> None
     with pytest.raises(archdsl.ArchError) as caught:
         write([Kind(name) for name in names], form)
     assert [diagnostic.id for diagnostic in caught.value.diagnostics] == ["unknown-pattern"]
+
+
+def test_a_mistake_in_a_configuration_is_named() -> None:
+    with pytest.raises(archdsl.ArchError) as caught:
+        kinds({"layer_types": ["full_attention", 4], "hidden_size": "big"})
+    found = [diagnostic.message for diagnostic in caught.value.diagnostics]
+    assert found == [
+        "`layer_types.1` of this configuration should be a valid string",
+        "`hidden_size` of this configuration should be a valid integer",
+    ]
+
+
+def test_sizes_go_with_the_pattern(tmp_path) -> None:
+    config = {"layer_types": ["full_attention"] * 2, "num_experts": 4, "num_experts_per_tok": 1,
+              "hidden_size": 48, "vocab_size": 99, "num_attention_heads": 6, "num_key_value_heads": 2,
+              "head_dim": 4, "num_hidden_layers": 2}  # fmt: skip
+    pattern, sizes = read(json.dumps(config))
+    arch = archdsl.loads(arch_text(pattern, sizes, "a test")).sample(0)
+    assert json.loads(write(of_arch(arch), "layer-types", sizes_of_arch(arch))) == config
 
 
 def test_the_commands(tmp_path) -> None:

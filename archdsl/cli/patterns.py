@@ -14,7 +14,7 @@ from archdsl.cli.files import (
     standard_input,
 )
 from archdsl.cli.output import MAPPING, deliver
-from archdsl.compiler.patterns import FORMATS, arch_text, of_arch, read, write
+from archdsl.compiler.patterns import FORMATS, arch_text, of_arch, read, sizes_of_arch, write
 from archdsl.grammar.format import format_program
 from archdsl.grammar.parse import parse
 
@@ -50,7 +50,8 @@ def import_(source: str, out: Path | None) -> None:
 @out_option
 def export(file: str, form: str, seed: int, out: Path | None) -> None:
     """Write the layer pattern of FILE as a Megatron string or as keys of a model's configuration."""
-    deliver(write(of_arch(architecture(file, seed)), form) + "\n", out)
+    arch = architecture(file, seed)
+    deliver(write(of_arch(arch), form, sizes_of_arch(arch)) + "\n", out)
 
 
 COMMANDS: MAPPING = {"import": import_, "export": export}

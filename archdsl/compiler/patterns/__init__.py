@@ -5,7 +5,7 @@ gives a file of the language, ``write`` another tool's notation.
 """
 
 from archdsl.compiler.patterns.formats import FORMATS, write
-from archdsl.compiler.patterns.kinds import Kind, Sizes, arch_text, of_arch
+from archdsl.compiler.patterns.kinds import Kind, Sizes, arch_text, of_arch, sizes_of_arch
 from archdsl.compiler.patterns.reading import read
 
-__all__ = ["FORMATS", "Kind", "Sizes", "arch_text", "of_arch", "read", "write"]
+__all__ = ["FORMATS", "Kind", "Sizes", "arch_text", "of_arch", "read", "sizes_of_arch", "write"]

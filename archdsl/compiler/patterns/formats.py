@@ -4,27 +4,62 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
-from archdsl.compiler.patterns.kinds import Kind, Layer, layers_of, refused
-from archdsl.compiler.patterns.reading import LINEAR, SYMBOLS
+from archdsl.compiler.patterns.kinds import Kind, Layer, Sizes, layers_of, refused
+from archdsl.compiler.patterns.reading import ALONE, FLA, FLAT, LINEAR, SYMBOLS, read
 
 Keys = dict[str, Any]
 
 
-def write(kinds: Sequence[Kind], form: str) -> str:
+def write(kinds: Sequence[Kind], form: str, sizes: Sizes | None = None) -> str:
     """A pattern in another tool's notation: a string, or the keys of a JSON configuration.
 
+    Args:
+        kinds: the pattern.
+        form: one of ``FORMATS``.
+        sizes: what a configuration says besides.
+
     Raises:
-        ArchError: the notation cannot say it.
+        ArchError: the notation cannot say it, or would be read as something else.
     """
     made = FORMATS[form](kinds)
-    return made if isinstance(made, str) else json.dumps(made, indent=2)
+    if not isinstance(made, str):
+        made = json.dumps(made | _sizes(sizes, made), indent=2)
+    _says(made, kinds, form)
+    return made
+
+
+def _says(made: str, kinds: Sequence[Kind], form: str) -> None:
+    """Whether what was written is read as what was meant."""
+    pairs = enumerate(zip_longest(read(made)[0], kinds))
+    lost = [(number, meant) for number, (found, meant) in pairs if found != meant]
+    if lost:
+        number, meant = lost[0]
+        what = "nothing more" if meant is None else f"`{meant.label}`"
+        raise refused(f"`--as {form}` cannot say that there is {what} at place {number} (from 0)")
+
+
+def _sizes(sizes: Sizes | None, made: Keys) -> Keys:
+    """The keys of widths, heads and, where there are experts, their numbers."""
+    if sizes is None:
+        return {}
+    keys = {
+        "hidden_size": sizes.width,
+        "vocab_size": sizes.symbols,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.kv_heads or sizes.heads,
+        "head_dim": sizes.head_dim,
+    }
+    experts = {"num_experts": sizes.experts, "num_experts_per_tok": sizes.top}
+    sparse = "num_experts" in made or "expert_layer_period" in made
+    return {key: value for key, value in keys.items() if value} | (experts if sparse else {})
 
 
 def megatron(kinds: Sequence[Kind]) -> str:
     """A symbol for each mixer and channel mixer."""
-    symbols = {name: symbol for symbol, name in SYMBOLS.items()} | {"mamba": "M"}
+    symbols = {name: symbol for symbol, name in SYMBOLS.items()}
     for kind in kinds:
         if kind.name not in symbols or kind.window is not None or kind.group is not None:
             raise refused(f"Megatron's patterns have no symbol for `{kind.label}`")
@@ -47,7 +82,8 @@ def layer_types(kinds: Sequence[Kind]) -> Keys:
     mixers = _mixers(kinds, "`layer_types`")
     linear = _one({k.name for k in mixers} - {"attention"}, "`layer_types`")
     window = _one({k.window for k in mixers if k.window is not None}, "`layer_types`")
-    models = {name: model for model, name in reversed(LINEAR.items())}
+    paired = {model: name for model, name in LINEAR.items() if model not in FLAT + ALONE}
+    models = {name: model for model, name in reversed(paired.items())}
     keys: Keys = {"layer_types": [_type(kind) for kind in mixers], "num_hidden_layers": len(mixers)}
     if linear:
         keys |= {"model_type": models[linear]} if linear in models else {"mixer": linear}
@@ -57,16 +93,15 @@ def layer_types(kinds: Sequence[Kind]) -> Keys:
 def _type(kind: Kind) -> str:
     if kind.name == "attention":
         return "full_attention" if kind.window is None else "sliding_attention"
-    return {"mamba": "mamba", "mamba2": "mamba", "rg_lru": "recurrent"}.get(
-        kind.name, "linear_attention"
-    )
+    named = {"mamba": "mamba", "mamba2": "mamba", "rg_lru": "recurrent", "conv": "conv"}
+    return named.get(kind.name, "linear_attention")
 
 
 def jamba(kinds: Sequence[Kind]) -> Keys:
     """Two pairs of period and offset."""
     layers = _layers(kinds, "Jamba's keys")
-    if {mixer.name for mixer, _ in layers} - {"attention", "mamba"}:
-        raise refused("Jamba's keys know `mamba` and `attention` alone")
+    if {mixer.label for mixer, _ in layers} - {"attention", "mamba"}:
+        raise refused("Jamba's keys know `mamba` and full `attention` alone")
     attention = _period([mixer.name == "attention" for mixer, _ in layers], "attention")
     experts = [channel.name == "moe" for _, channel in layers]
     keys = {"attn_layer_period": attention[0], "attn_layer_offset": attention[1]}
@@ -96,7 +131,10 @@ def kimi(kinds: Sequence[Kind]) -> Keys:
     }
     lists = {"full_attn_layers": places["attention"], "kda_layers": places["kda"]}
     head = {"model_type": "kimi_linear", "num_hidden_layers": len(mixers)}
-    return {**head, "linear_attn_config": lists, **_experts(kinds)}
+    sparse = [kind.name == "moe" for kind in kinds if kind.channel]
+    dense = sparse.index(True) if True in sparse else 0
+    experts = _experts(kinds[2 * dense :]) | ({"first_k_dense_replace": dense} if dense else {})
+    return {**head, "linear_attn_config": lists, **experts}
 
 
 def fla(kinds: Sequence[Kind]) -> Keys:
@@ -109,7 +147,9 @@ def fla(kinds: Sequence[Kind]) -> Keys:
         | ({} if window is None else {"window_size": window})
         for window in windows
     ]
-    keys = {"model_type": linear or "transformer", "num_hidden_layers": len(mixers)}
+    theirs = {name: model for model, name in FLA.items()}
+    model = theirs.get(linear, linear or "transformer")
+    keys = {"model_type": model, "num_hidden_layers": len(mixers)}
     return {**keys, "attn": dictionaries[0] if len(dictionaries) == 1 else dictionaries or None}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics import ArchError, Diagnostic
 
@@ -57,8 +57,10 @@ class Sizes:
     Args:
         width: channels.
         symbols: of the vocabulary.
-        heads: of attention and memories; ``kv_heads`` of keys and values.
+        heads: of attention; ``kv_heads`` of its keys and values, each ``head_dim`` wide.
         kv_heads: likewise.
+        head_dim: likewise.
+        memory_heads: of memories.
         experts: of a mixture, of which a token uses ``top``.
         top: likewise.
         expand: inner width of a channel mixer over the outer one; ``narrow`` of an expert.
@@ -70,6 +72,8 @@ class Sizes:
     symbols: int = 256
     heads: int = 4
     kv_heads: int | None = None
+    head_dim: int | None = None
+    memory_heads: int = 4
     experts: int = 8
     top: int = 2
     expand: Fraction | None = None
@@ -109,6 +113,8 @@ def _kinds(element: Element, group: int | None) -> Iterator[Kind]:
         yield Kind(CHANNELS[name], group=group)
     elif name == "attention":
         yield Kind("attention", getattr(component, "window", None), group)
+    elif name == "residual" and _named(element) == ["conv"]:
+        yield Kind("conv", group=group)
     elif element.visits and component.name in PLAIN:
         tied: Sequence[str] = getattr(component, "tied", ())
         for visit in element.visits:
@@ -121,12 +127,44 @@ def _kinds(element: Element, group: int | None) -> Iterator[Kind]:
         raise refused(f"a pattern of layers has no word for `{name}`")
 
 
+def _named(residual: Element) -> list[str]:
+    """The layers of a residual branch besides its norms: of one with a lone convolution that is the mixer."""
+    inside = [child.name for visit in residual.visits for child in visit.elements]
+    return [name for name in inside if name not in ("rms_norm", "layer_norm")]
+
+
+def sizes_of_arch(arch: Arch) -> Sizes:
+    """Widths, heads and experts of an architecture: of each kind of layer the first one's."""
+    found: dict[str, Any] = {}
+    for element in walk(arch.root):
+        names = SIZES.get(element.component.name, {})
+        for size, argument in names.items():
+            found.setdefault(size, getattr(element.component, argument))
+    return Sizes(**{size: value for size, value in found.items() if value is not None})
+
+
+SIZES: Mapping[str, Mapping[str, str]] = {
+    "embed": {"width": "dim", "symbols": "vocab"},
+    "attention": {"heads": "heads", "kv_heads": "kv_heads", "head_dim": "head_dim"},
+    "moe": {"experts": "experts", "top": "top"},
+}
+"""The arguments of components that say the sizes."""
+
+
+def walk(elements: Sequence[Element]) -> Iterator[Element]:
+    """Every element, those in front first."""
+    for element in elements:
+        yield element
+        for visit in element.visits:
+            yield from walk(visit.elements)
+
+
 # --- to a file of the language -------------------------------------------------------------------------
 
 MIXERS = {
-    "attention": "attention(heads = {heads}{kv_heads}, position = rope{window})",
-    "mla": "attention(heads = {heads}, position = rope)",
-    "dsa": "attention(heads = {heads}, position = rope)",
+    "attention": "attention(heads = {heads}{kv_heads}{head_dim}, position = rope{window})",
+    "mla": "attention(heads = {heads}{head_dim}, position = rope)",
+    "dsa": "attention(heads = {heads}{head_dim}, position = rope)",
     "mamba": "mamba",
     "rg_lru": "rg_lru",
     "hgrn": "hgrn",
@@ -139,7 +177,7 @@ MIXERS = {
 STAND_INS = {
     "mla": "Full attention stands in for multi-head latent attention.",
     "dsa": "Full attention stands in for sparse attention.",
-    "conv": "A short convolution stands in for a Hyena operator.",
+    "conv": "A short convolution stands in for a gated or a long one.",
 }
 """Kinds that another one stands in for."""
 
@@ -187,10 +225,12 @@ def _body(layer: Layer, sizes: Sizes) -> str:
 
 
 def _written(kind: Kind, sizes: Sizes) -> str:
-    form = MIXERS.get(kind.name, f"{kind.name}(heads = {{heads}})")
+    form = MIXERS.get(kind.name, f"{kind.name}(heads = {{memory_heads}})")
     return form.format(
         heads=sizes.heads,
         kv_heads="" if sizes.kv_heads in (None, sizes.heads) else f", kv_heads = {sizes.kv_heads}",
+        head_dim="" if sizes.head_dim is None else f", head_dim = {sizes.head_dim}",
+        memory_heads=sizes.memory_heads,
         window="" if kind.window is None else f", window = {kind.window}",
         experts=sizes.experts,
         expand="" if sizes.expand is None else f"(expand = {sizes.expand})",

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import zip_longest
-from typing import Any
 
+from archdsl.compiler.patterns.config import Config, config_of
 from archdsl.compiler.patterns.kinds import Kind, Layer, Sizes, disagree, layers_of, refused
-
-Config = Mapping[str, Any]
 
 SYMBOLS = {
     "M": "mamba2", "G": "gated_deltanet", "*": "attention", "+": "mla", "D": "dsa", "-": "mlp", "E": "moe",
@@ -21,21 +18,34 @@ TYPES = {
     "full_attention": "attention", "attention": "attention", "attn": "attention",
     "sliding_attention": "window", "swa": "window", "chunked_attention": "window",
     "mamba": "mamba", "mamba2": "mamba2", "recurrent": "rg_lru", "mlp": "mlp", "moe": "moe",
-    "hybrid": "hybrid",
+    "hybrid": "hybrid", "conv": "conv", "jet": "gated_deltanet",
 }  # fmt: skip
 """Names of layers in ``layer_types``, ``layers_block_type`` and ``block_types``."""
 
 LINEAR = {
-    "qwen3_next": "gated_deltanet", "qwen3_5": "gated_deltanet", "kimi_linear": "kda",
-    "minimax": "retnet", "nemotron_h": "mamba2", "zamba2": "mamba2", "bamba": "mamba2",
-    "granitemoehybrid": "mamba2", "jamba": "mamba",
+    "qwen3_next": "gated_deltanet", "qwen3_5": "gated_deltanet", "olmo_hybrid": "gated_deltanet",
+    "kimi_linear": "kda", "minimax": "retnet", "nemotron_h": "mamba2", "zamba2": "mamba2",
+    "bamba": "mamba2", "granitemoehybrid": "mamba2", "jamba": "mamba", "zamba": "mamba", "lfm2": "conv",
 }  # fmt: skip
-"""What a model's ``linear_attention`` or ``mamba`` layers are, by its ``model_type``."""
+"""What a model's ``linear_attention``, ``mamba`` or other layers are, by its ``model_type``."""
+
+FLA = {
+    "delta_net": "deltanet",
+    "linear_attn": "linear_attention",
+    "gated_deltaproduct": "deltaproduct",
+}
+"""flash-linear-attention's names of memories, where they are not ours."""
+
+MEMORIES = (
+    "gla", "retnet", "linear_attention", "deltanet", "gated_deltanet", "deltaproduct", "kda", "comba",
+    "mamba", "mamba2", "hgrn", "hgrn2", "lightnet", "rwkv6", "rwkv7", "mlstm", "rg_lru",
+)  # fmt: skip
+"""What a ``model_type`` of flash-linear-attention may name."""
 
 FLAT = ("nemotron_h",)
 """Models in whose lists mixers and channel mixers are layers of their own."""
 
-ALONE = ("zamba2", "mamba2", "mamba")
+ALONE = ("zamba", "zamba2", "mamba2", "mamba")
 """Models whose recurrent layers have no channel mixer."""
 
 
@@ -47,31 +57,27 @@ def read(text: str) -> tuple[list[Kind], Sizes]:
     """
     if not text.lstrip().startswith("{"):
         return megatron(text.strip()), Sizes()
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise refused(f"this is no JSON: {error.msg} in line {error.lineno}") from None
-    config = {**config, **config.get("text_config", {})} if isinstance(config, dict) else {}
-    found = [(key, list(reader(config))) for key, reader in READERS.items() if _given(config, key)]
-    if not found:
+    config = config_of(text)
+    given = [key for key in READERS if getattr(config, key) is not None]
+    if not given:
         keys = ", ".join(f"`{key}`" for key in READERS)
         raise refused("this configuration has no pattern of layers", help=f"one of {keys} is read")
-    for key, layers in found[1:]:
-        _compare(found[0], (key, layers))
-    _count(found[0], config)
-    return [kind for layer in found[0][1] for kind in layer], sizes_of(config)
-
-
-def _given(config: Config, key: str) -> bool:
-    return config.get(key) is not None and config[key] != []
+    first, *others = [(key, READERS[key](config)) for key in given]
+    for other in others:
+        _compare(first, other)
+    _count(first, config)
+    return [kind for layer in _whole(first, config) for kind in layer], sizes_of(config)
 
 
 # --- redundancy ---------------------------------------------------------------------------------------
 
+Found = tuple[str, list[Layer]]
+"""A key, and the layers it says."""
 
-def _compare(first: tuple[str, list[Layer]], second: tuple[str, list[Layer]]) -> None:
-    """Mixers must be the same; which channel mixer stands behind them only some keys know."""
-    pairs = zip_longest(*([_mixer(layer) for layer in layers] for _, layers in (first, second)))
+
+def _compare(first: Found, second: Found) -> None:
+    """Two keys must name the same mixers."""
+    pairs = zip_longest(*([layer[0].label for layer in layers] for _, layers in (first, second)))
     for number, (a, b) in enumerate(pairs):
         if a != b:
             raise disagree(
@@ -81,22 +87,42 @@ def _compare(first: tuple[str, list[Layer]], second: tuple[str, list[Layer]]) ->
             )
 
 
-def _mixer(layer: Layer) -> str:
-    return layer[0].label
-
-
 def _said(label: str | None) -> str:
     return "no layer" if label is None else f"`{label}`"
 
 
-def _count(found: tuple[str, list[Layer]], config: Config) -> None:
-    said, key = config.get("num_hidden_layers"), found[0]
+def _count(found: Found, config: Config) -> None:
+    said, key = config.num_hidden_layers, found[0]
     number = len(layers_of([k for layer in found[1] for k in layer])) if key in STRINGS else 0
     if said is not None and said not in (len(found[1]), number):
         raise disagree(
             f"`{key}` has {len(found[1])} layers, and `num_hidden_layers` says {said}",
             help="give one of them, or make them agree",
         )
+
+
+# --- channel mixers -----------------------------------------------------------------------------------
+
+
+def _whole(found: Found, config: Config) -> Iterator[Layer]:
+    """The layers with the channel mixers behind them, of which most keys do not speak."""
+    key, layers = found
+    flat = key in STRINGS or _family(config) in FLAT
+    alone = key != "attn" and _family(config) in ALONE
+    for number, layer in enumerate(layers):
+        own = layer[-1].channel or (alone and layer[-1].name != "attention")
+        yield layer if flat or own else (*layer, Kind(_channel(number, config)))
+
+
+def _channel(layer: int, config: Config) -> str:
+    """``moe`` where a layer has experts: by Jamba's period, or wherever it is not said to be dense."""
+    experts = config.num_experts
+    if config.expert_layer_period:
+        first = config.expert_layer_offset
+        return "moe" if experts != 1 and layer % config.expert_layer_period == first else "mlp"
+    dense = layer < config.first_k_dense_replace or layer in config.mlp_only_layers
+    sparse = not dense and (layer + 1) % config.sparse_step == 0
+    return "moe" if experts and experts > 1 and sparse else "mlp"
 
 
 # --- readers: a list of layers each -------------------------------------------------------------------
@@ -117,118 +143,122 @@ def megatron(pattern: str) -> list[Kind]:
         )
     if len({"*", "+", "D"} & set(body)) > 1:
         raise refused("attention, latent and sparse attention do not stand in one pattern")
+    if not body:
+        raise refused("the pattern has no layers before its prediction tails")
     return [Kind(SYMBOLS[symbol]) for symbol in body]
 
 
 def _string(key: str) -> Callable[[Config], list[Layer]]:
-    return lambda config: [(kind,) for kind in megatron(config[key])]
+    return lambda config: [(kind,) for kind in megatron(getattr(config, key))]
 
 
 def _types(key: str) -> Callable[[Config], list[Layer]]:
-    """A list of names; a shorter one than the model is repeated, as Griffin's is."""
+    """A list of names; Griffin's is shorter than the model, and repeated."""
 
     def reader(config: Config) -> list[Layer]:
-        names, depth = list(config[key]), config.get("num_hidden_layers")
-        if key == "block_types" and depth:
-            names = [names[layer % len(names)] for layer in range(depth)]
+        names: Sequence[str] = getattr(config, key)
+        if config.num_hidden_layers and "recurrent" in names:
+            names = [names[layer % len(names)] for layer in range(config.num_hidden_layers)]
         return list(_named(names, config))
 
     return reader
 
 
-def _named(names: Sequence[str], config: Config) -> Iterable[Layer]:
+def _named(names: Sequence[str], config: Config) -> Iterator[Layer]:
     hybrids = 0
     for name in names:
         kind = _kind(name, config)
         if kind.name == "hybrid":
-            yield (Kind("attention", group=hybrids % config.get("num_mem_blocks", 1)),
-                   Kind(_linear(config)))  # fmt: skip
+            group = hybrids % config.num_mem_blocks
+            yield (Kind("attention", group=group), Kind(_linear(config)))
             hybrids += 1
         else:
-            yield _with_channel(kind, config)
+            yield (kind,)
 
 
 def _kind(name: str, config: Config) -> Kind:
     if name == "linear_attention":
         return Kind(_linear(config))
     if name == "mamba":
-        return Kind(LINEAR.get(config.get("model_type", ""), "mamba"))
+        return Kind(LINEAR.get(_family(config), "mamba"))
     known = TYPES.get(name, name if name in LINEAR.values() else None)
     if known is None:
         raise refused(
             f"`{name}` is no kind of layer that is known", help=f"known: {', '.join(TYPES)}"
         )
-    return _windowed(config) if known == "window" else Kind(known)
+    local = known == "attention" and _family(config) == "recurrent_gemma"
+    return _windowed(config) if known == "window" or local else Kind(known)
+
+
+def _family(config: Config) -> str:
+    """The ``model_type`` without what tells versions apart: ``qwen3_5_moe_text`` is of ``qwen3_5``."""
+    named = (known for known in LINEAR if config.model_type.startswith(f"{known}_"))
+    return next(named, config.model_type.removesuffix("_text"))
 
 
 def _linear(config: Config) -> str:
-    return str(config.get("mixer") or LINEAR.get(config.get("model_type", ""), "linear_attention"))
+    return config.mixer or LINEAR.get(_family(config), "linear_attention")
 
 
 def _windowed(config: Config) -> Kind:
-    return Kind(
-        "attention", window=config.get("sliding_window") or config.get("window_size") or 4096
-    )
+    named = config.efficient_attention_config.get("swa")
+    window = config.window or (named.window_size if named else None)
+    if window is None:
+        raise refused(
+            "some layers see a window, and nothing says how large it is",
+            help="give `sliding_window`",
+        )
+    return Kind("attention", window=window)
 
 
-def _with_channel(kind: Kind, config: Config, channel: str | None = None) -> Layer:
-    model = config.get("model_type", "")
-    if kind.channel or model in FLAT or (model in ALONE and kind.name != "attention"):
-        return (kind,)
-    return (kind, Kind(channel or ("moe" if config.get("num_experts") else "mlp")))
+def _chosen(full: Sequence[bool], config: Config) -> list[Layer]:
+    """Attention where it is chosen, and the model's linear mixer elsewhere."""
+    return [(Kind("attention" if chosen else _linear(config)),) for chosen in full]
 
 
 def _interval(config: Config) -> list[Layer]:
     """Qwen3-Next: every so-many-th layer is full attention, the last of each group."""
-    every = config["full_attention_interval"]
-    full = [(layer + 1) % every == 0 for layer in range(_depth(config))]
-    kinds = (Kind("attention") if is_full else Kind(_linear(config)) for is_full in full)
-    return [_with_channel(kind, config) for kind in kinds]
+    every = config.full_attention_interval or 1
+    return _chosen([(layer + 1) % every == 0 for layer in range(_depth(config))], config)
 
 
 def _sliding(config: Config) -> list[Layer]:
-    """Gemma 3: every so-many-th layer sees everything, the others a window."""
-    every = config["sliding_window_pattern"]
-    full = [(layer + 1) % every == 0 for layer in range(_depth(config))]
-    kinds = (Kind("attention") if is_full else _windowed(config) for is_full in full)
-    return [_with_channel(kind, config) for kind in kinds]
+    """Gemma 3: every so-many-th layer sees everything; EXAONE 4: ``LLLG``, local and global."""
+    said = config.sliding_window_pattern or 1
+    names = "L" * (said - 1) + "G" if isinstance(said, int) else said
+    if set(names) - {"L", "G"}:
+        raise refused(f"`sliding_window_pattern` is `{said}`", help="write a number, or L and G")
+    kinds = {"G": Kind("attention")} | ({"L": _windowed(config)} if "L" in names else {})
+    return [(kinds[names[layer % len(names)]],) for layer in range(_depth(config))]
 
 
-def _jamba(config: Config) -> list[Layer]:
-    """Two pairs: layer ``i`` is attention where ``i % period == offset``, and has experts likewise."""
-    period, offset = config["attn_layer_period"], config.get("attn_layer_offset", 0)
-    every, first = config.get("expert_layer_period"), config.get("expert_layer_offset", 0)
-    return [
-        (
-            Kind("attention" if layer % period == offset else "mamba"),
-            Kind("moe" if every and layer % every == first else "mlp"),
-        )
-        for layer in range(_depth(config))
-    ]
+def _periodic(config: Config) -> list[Layer]:
+    """Jamba: layer ``i`` is attention where ``i % period == offset``; Zamba: likewise from the fourth."""
+    period, depth = config.attn_layer_period or 1, _depth(config)
+    if _family(config) != "zamba":
+        full = [layer % period == config.attn_layer_offset for layer in range(depth)]
+        return [(Kind("attention" if chosen else "mamba"),) for chosen in full]
+    later = (layer % period == config.attn_layer_offset for layer in range(max(depth - 3, 0)))
+    hybrid = ["mamba", "mamba", "hybrid", *("hybrid" if chosen else "mamba" for chosen in later)]
+    return list(_named(hybrid[:depth], config))
 
 
 def _kimi(config: Config) -> list[Layer]:
     """Both kinds listed, counted from 1."""
-    given = config["linear_attn_config"]
-    lists = {"attention": given["full_attn_layers"], "kda": given["kda_layers"]}
-    kinds = _listed(lists, config, 1)
-    dense = config.get("first_k_dense_replace", 0)
-    return [
-        _with_channel(kind, config, "mlp" if layer < dense else None)
-        for layer, kind in enumerate(kinds)
-    ]
+    given = config.linear_attn_config
+    assert given is not None, "a reader is called where its key is given"
+    lists = {"attention": given.full_attn_layers, "kda": given.kda_layers}
+    return [(kind,) for kind in _listed(lists, config, 1)]
 
 
 def _striped(config: Config) -> list[Layer]:
     """StripedHyena: both kinds listed, counted from 0."""
-    lists = {"attention": config["attn_layer_idxs"], "conv": config["hyena_layer_idxs"]}
-    return [_with_channel(kind, config) for kind in _listed(lists, config, 0)]
+    lists = {"attention": config.attn_layer_idxs or (), "conv": config.hyena_layer_idxs}
+    return [(kind,) for kind in _listed(lists, config, 0)]
 
 
 def _listed(lists: Mapping[str, Sequence[int]], config: Config, base: int) -> list[Kind]:
-    depth = (
-        config.get("num_hidden_layers") or config.get("num_layers") or sum(map(len, lists.values()))
-    )
+    depth = config.num_hidden_layers or sum(map(len, lists.values()))
     found: dict[int, str] = {}
     for name, indices in lists.items():
         for index in indices:
@@ -244,56 +274,82 @@ def _listed(lists: Mapping[str, Sequence[int]], config: Config, base: int) -> li
     return [Kind(found[index]) for index in range(base, depth + base)]
 
 
+def _indices(key: str) -> Callable[[Config], list[Layer]]:
+    """Bamba, LFM2: attention is listed, counted from 0."""
+
+    def reader(config: Config) -> list[Layer]:
+        ids = _within(key, getattr(config, key), _depth(config))
+        return _chosen([layer in ids for layer in range(_depth(config))], config)
+
+    return reader
+
+
+def _within(key: str, indices: Sequence[int], depth: int) -> Sequence[int]:
+    """The indices, if there are so many layers."""
+    outside = [index for index in indices if index >= depth]
+    if outside:
+        raise disagree(f"`{key}` lists layer {outside[0]}, and the layers are 0 to {depth - 1}")
+    return indices
+
+
+def _binary(config: Config) -> list[Layer]:
+    """MiniMax-01: 1 for attention, 0 for its linear kind."""
+    return _chosen([bool(kind) for kind in config.attn_type_list or ()], config)
+
+
 def _fla(config: Config) -> list[Layer]:
     """flash-linear-attention: listed layers are attention, each dictionary with a window of its own."""
-    given = config["attn"] if isinstance(config["attn"], list) else [config["attn"]]
-    kinds = [Kind(str(config.get("model_type") or _linear(config)))] * _depth(config)
-    for one in given:
-        for index in one["layers"]:
-            if not 0 <= index < len(kinds):
-                raise disagree(
-                    f"`attn` lists layer {index}, and the layers are 0 to {len(kinds) - 1}"
-                )
-            kinds[index] = Kind("attention", window=one.get("window_size"))
-    return [_with_channel(kind, {**config, "model_type": ""}) for kind in kinds]
+    depth, found = _depth(config), dict[int, Kind]()
+    for one in config.attn or ():
+        kind = Kind("attention", window=one.window_size)
+        for index in _within("attn", one.layers, depth):
+            if found.setdefault(index, kind) != kind:
+                raise disagree(f"`attn` lists layer {index} with two windows")
+    own = FLA.get(config.model_type, config.model_type or _linear(config))
+    if own not in MEMORIES and len(found) < depth:
+        raise refused(
+            f"`{own}` is no memory that is known", help=f"known: {', '.join((*FLA, *MEMORIES))}"
+        )
+    return [(found.get(layer, Kind(own)),) for layer in range(depth)]
 
 
 def _zamba(config: Config) -> list[Layer]:
     """Zamba2: listed layers have one of the shared blocks, in turn, in front of their Mamba-2."""
-    ids, blocks = list(config["hybrid_layer_ids"]), config.get("num_mem_blocks", 1)
-    outside = [index for index in ids if not 0 <= index < _depth(config)]
-    if outside:
-        raise disagree(f"`hybrid_layer_ids` lists layer {outside[0]} of {_depth(config)}")
-    own = Kind(_linear({"model_type": "zamba2", **config}))
+    depth = _depth(config)
+    ids = _within("hybrid_layer_ids", config.hybrid_layer_ids or (), depth)
+    own = Kind(LINEAR.get(_family(config), "mamba2"))
+    blocks = config.num_mem_blocks
     return [
         (Kind("attention", group=ids.index(layer) % blocks), own) if layer in ids else (own,)
-        for layer in range(_depth(config))
+        for layer in range(depth)
     ]
 
 
 def _depth(config: Config) -> int:
-    known = config.get("num_hidden_layers")
-    for key in ("layer_types", "layers_block_type"):
-        known = known or len(config.get(key) or ())
+    lists = (config.layer_types or (), config.layers_block_type or ())
+    known = config.num_hidden_layers or max(map(len, lists))
     if not known:
         raise refused("this configuration does not say how many layers there are",
                       help="give `num_hidden_layers`")  # fmt: skip
-    return int(known)
+    return known
 
 
 STRINGS = ("hybrid_layer_pattern", "hybrid_override_pattern")
 
-READERS: Mapping[str, Callable[[Config], Iterable[Layer]]] = {
+READERS: Mapping[str, Callable[[Config], list[Layer]]] = {
     **{key: _string(key) for key in STRINGS},
     "hybrid_layer_ids": _zamba,
     "layers_block_type": _types("layers_block_type"),
     "layer_types": _types("layer_types"),
     "linear_attn_config": _kimi,
-    "attn_layer_period": _jamba,
+    "attn_layer_period": _periodic,
     "full_attention_interval": _interval,
     "sliding_window_pattern": _sliding,
     "block_types": _types("block_types"),
     "attn_layer_idxs": _striped,
+    "attn_layer_indices": _indices("attn_layer_indices"),
+    "full_attn_idxs": _indices("full_attn_idxs"),
+    "attn_type_list": _binary,
     "attn": _fla,
 }
 """Keys that say a pattern, and what they say; where a configuration has several they must agree."""
@@ -301,20 +357,24 @@ READERS: Mapping[str, Callable[[Config], Iterable[Layer]]] = {
 
 def sizes_of(config: Config) -> Sizes:
     """Widths and heads, as far as a configuration names them."""
-    plain = Sizes()
-    attn = config.get("attn")
-    attn = attn[0] if isinstance(attn, list) and attn else attn or {}
-    width = config.get("hidden_size") or plain.width
-    inner = config.get("intermediate_size")
-    narrow = config.get("moe_intermediate_size") or inner
+    plain, attn, lists = Sizes(), config.attn or (), config.linear_attn_config
+    width = config.hidden_size or plain.width
+    inner = config.intermediate_size
+    narrow = config.moe_intermediate_size or inner
+    heads = config.num_attention_heads or (attn[0].num_heads if attn else None) or config.num_heads
+    kv_heads = config.num_key_value_heads or (attn[0].num_kv_heads if attn else None)
+    own = config.num_heads or (lists.num_heads if lists else None)
+    heads = heads or plain.heads
     return Sizes(
         width=width,
-        symbols=config.get("vocab_size") or plain.symbols,
-        heads=config.get("num_attention_heads") or attn.get("num_heads") or plain.heads,
-        kv_heads=config.get("num_key_value_heads") or attn.get("num_kv_heads"),
-        experts=config.get("num_experts") or plain.experts,
-        top=config.get("num_experts_per_tok") or config.get("num_experts_per_token") or plain.top,
+        symbols=config.vocab_size or plain.symbols,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=config.head_dim if config.num_attention_heads else None,
+        memory_heads=own or heads,
+        experts=config.num_experts or plain.experts,
+        top=config.num_experts_per_tok or plain.top,
         expand=Fraction(inner, width) if inner else None,
         narrow=Fraction(narrow, width) if narrow else None,
-        adapter=config.get("adapter_rank"),
+        adapter=config.adapter_rank,
     )
