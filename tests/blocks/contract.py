@@ -143,7 +143,10 @@ SUBJECTS = [
     Subject("mom(memories = 3, top = 2) { gated_deltanet(heads = 2) }", compiled=True),
     Subject("mom(memories = 4, top = 1, shared = false, projections = shared, weights = probability,"
             " neighbours = routed, capacity = 1) { gla(heads = 2, conv = 3) }"),
+    Subject("repeat(2) { residual { mom(memories = 3, top = 2, router = recurrent, router_rank = 8,"
+            " idle = decay, z_loss = 0.01) { gla(heads = 2, conv = 3) } } }"),
     Subject("moe(experts = 4, top = 2, shared = 1) { swiglu }", compiled=True),
+    Subject("moe(experts = 3, top = 1, weights = probability, z_loss = 0.01) { linear }"),
     Subject("repeat(2) { residual { moe(experts = 4, top = 2, router = recurrent, router_rank = 8)"
             " { mlp(bias = true) } } }"),
     # containers
@@ -176,6 +179,10 @@ SUBJECTS = [
             " residual { rms_norm mlp } }"),
     Subject("loop(2, chain = [1, 0, 0]) { residual { rms_norm mamba2(heads = 2, state = 4) }"
             " residual { rms_norm swiglu } }"),
+    Subject("loop([2, 1], adapter = 2, inject = gate, signal = sinusoidal)"
+            " { residual { rms_norm gla(heads = 2) } residual { rms_norm swiglu } }"),
+    Subject("loop(2, inject = add, backprop = 1, curriculum = 3, curve = sqrt)"
+            " { residual { mom(memories = 3, top = 1, projections = shared) { hgrn } } }"),
     Subject("skip { residual { rms_norm attention(heads = 2) } } skip { gla(heads = 2) }"),
     # residual streams
     Subject("residual(scale = learned, start = 0.5) { attention(heads = 2, value_residual = learned) }"
@@ -185,6 +192,8 @@ SUBJECTS = [
             " loop(2, inject = concat, halt = act) { residual(scale = learned) { attention(heads = 2) } } }"),
     Subject("mhc(streams = 3, rounds = 4) { repeat(2) { residual { rms_norm attention(heads = 2) } } }",
             compiled=True),
+    Subject("hyper(streams = 2, tanh = true) { residual { mom(memories = 3, top = 2) { mamba2(heads = 2) } }"
+            " residual { rms_norm moe(experts = 2, top = 1) { mlp } } }"),
     Subject("mhc(streams = 2, dynamic = false) { residual { rms_norm gru } residual { swiglu } }"),
 ]  # fmt: skip
 

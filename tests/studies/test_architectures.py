@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from studies.architectures import CHECKS, study, table
+import torch
+from studies.architectures import CHECKS, Life, drawn, rounds, study, table, text_of
+
+import archdsl
 
 
 @pytest.mark.parametrize("seed", range(1000, 1012))
@@ -29,3 +32,24 @@ def test_a_random_architecture_compiles_as_one_graph() -> None:
     outcome = study([1012], compile_first=1, backend="aot_eager")
     assert not outcome.failures, table(outcome)
     assert outcome.tallies["torch.compile"].passed == 1
+
+
+@pytest.mark.parametrize("seed", [712, 1514, 1564])
+def test_what_amplifies_rounding_is_held_to_what_rounding_does(seed: int) -> None:
+    """Two whose norms stand behind reads that nearly cancel, and one with a token between two memories."""
+    outcome = study([seed], space="all")
+    assert not outcome.failures, table(outcome)
+
+
+def test_what_does_not_is_held_to_much_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life(1000, drawn(archdsl.load(text_of("wide")), 1000))
+    assert rounds(life) <= 2
+    prefill = life.model.prefill
+
+    def wrong(tokens: torch.Tensor, state: object) -> object:
+        logits, after = prefill(tokens, state)
+        return logits + 2e-5 * logits.abs().max(), after
+
+    monkeypatch.setattr(life.model, "prefill", wrong)
+    with pytest.raises(AssertionError, match="apart, and nudged weights move it by"):
+        rounds(life)
