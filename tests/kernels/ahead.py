@@ -38,7 +38,8 @@ def measure(job: Job, capability: int) -> dict[str, Any]:
     types = {**job.types, **dict.fromkeys(known, "constexpr")}
     signature = {name: types.get(name, job.tensors) for name in names}
     source = ASTSource(fn=job.kernel, signature=signature, constexprs=known)
-    options = {"num_warps": job.constants["num_warps"]}
+    known_options = ("num_warps", "num_stages")
+    options = {name: job.constants[name] for name in known_options if name in job.constants}
     compiled = triton.compile(source, GPUTarget("cuda", capability, 32), options)
     usage = resources(compiled.asm["cubin"], Path(triton.__file__).parent)
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ahead import SHARED, Job, compiled, measure
 
 needs_triton = pytest.mark.skipif(
@@ -58,8 +59,12 @@ SPILLS = {
 """Bytes of local memory a thread may spill to; none where a kernel is not named."""
 
 
-def jobs(name: str) -> list[Job]:
-    """The kernels of a named configuration."""
+WIDE = (("delta head", 256, 0), ("general channel", 256, 0), ("delta channel", 128, 2))
+"""Configurations of wide keys, with their width and precision (HALF), where shared memory is scarce."""
+
+
+def jobs(name: str, width: int = 64, half: int = 2) -> list[Job]:
+    """The kernels of a named configuration, for heads of so many channels."""
     if name == "scan":
         gpu = importlib.import_module("archdsl.kernels.scan.triton")
         both = (gpu.forward_kernel, gpu.backward_kernel)
@@ -67,13 +72,15 @@ def jobs(name: str) -> list[Job]:
         return [Job(k, constants, NUMBERS, "*fp32") for constants in pairs for k in both]
     family, gate = name.split()
     kind = {"head": 1, "channel": 2}[gate]
-    decay, delta = (
-        importlib.import_module(f"archdsl.kernels.{x}.triton") for x in ("decay", "delta")
+    common, decay, delta = (
+        importlib.import_module(f"archdsl.kernels.{x}")
+        for x in ("triton_common", "decay.triton", "delta.triton")
     )
-    tiles = {
-        k.__name__: (k, sides) for gpu in (decay, delta) for k, sides in gpu.kernels(64, 64, kind)
-    }
-    constants = {**HEADS, "C": 64 // kind, "GATE": kind, "HALF": 2}
+    found = decay.kernels(width, width, kind) + delta.kernels(width, width, kind, half)
+    tiles = {kernel.__name__: (kernel, sides) for kernel, sides in found}
+    dtype = {0: torch.float32, 2: torch.bfloat16}[half]
+    size = common.chunk_size(64, dtype, kind == 2)
+    constants = {**HEADS, "K": width, "V": width, "C": size, "GATE": kind, "HALF": half}
     types = dict.fromkeys(FLOATS, "*fp32") | TABLES | NUMBERS
     asked = VARIANTS[family] + ([("between_kernel", {}, ())] if name == "decay head" else [])
     return [
@@ -81,9 +88,16 @@ def jobs(name: str) -> list[Job]:
             tiles[kernel][0],
             constants | tiles[kernel][1] | flags,
             types | dict.fromkeys(wide, "*fp32"),
+            {0: "*fp32", 2: "*bf16"}[half],
         )
         for kernel, flags, wide in asked
     ]
+
+
+def widest() -> list[Job]:
+    """The kernel that holds most at once, in the configurations of wide keys."""
+    each = (job for name, width, half in WIDE for job in jobs(name, width, half))
+    return [job for job in each if job.kernel.__name__ == "retreat_kernel"]
 
 
 NAMES = ("decay head", "decay channel", "delta head", "delta channel", "general channel", "scan")
@@ -93,6 +107,8 @@ NAMES = ("decay head", "decay channel", "delta head", "delta channel", "general 
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_within_limits(capability: int, tmp_path: Path) -> None:
     found = compiled(__file__, capability, tmp_path)
+    for row in found.pop("widest"):
+        assert row["shared"] <= SHARED[capability], row
     assert set(found) == set(NAMES)
     for name, rows in found.items():
         for row in rows:
@@ -103,4 +119,5 @@ def test_kernels_compile_within_limits(capability: int, tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     CAPABILITY = int(sys.argv[1])
-    print(json.dumps({name: [measure(job, CAPABILITY) for job in jobs(name)] for name in NAMES}))
+    ASKED = {name: jobs(name) for name in NAMES} | {"widest": widest()}
+    print(json.dumps({name: [measure(job, CAPABILITY) for job in ASKED[name]] for name in ASKED}))

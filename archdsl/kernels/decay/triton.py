@@ -248,7 +248,7 @@ def key_kernel(
             found = tl.sum(tl.where(j < i, write, 0.0), axis=1) + tl.sum(through, axis=0)
             found += tl.sum(tl.where(j >= i + SHIFTED, read, 0.0), axis=1)
             raw = tl.load(log + token * H + head, mask=good, other=0.0)
-            part = (tl.program_id(2) * tokens + token) * H + head
+            part = (tl.program_id(2).to(tl.int64) * tokens + token) * H + head
             tl.store(d_log + part, tl.where(raw < -120.0, 0.0, found), mask=good)
             weight *= pair_decay(log, token, good, head, H, C, SHIFTED, False)
             across *= pair_decay(log, token, good, head, H, C, SHIFTED, True)
@@ -266,13 +266,16 @@ def key_kernel(
 @kernel
 def between_kernel(
     q: tl.tensor, k: tl.tensor, v: tl.tensor, log: tl.tensor, d_out: tl.tensor, d_log: tl.tensor,
-    owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, scale: tl.tensor,
-    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, SHIFTED: tl.constexpr, PACKED: tl.constexpr, HALF: tl.constexpr,
+    owner: tl.tensor, bounds: tl.tensor, slots: tl.tensor, length: tl.tensor, tokens: tl.tensor,
+    scale: tl.tensor, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, C: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, SHIFTED: tl.constexpr, PACKED: tl.constexpr,
+    HALF: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Gradient to a decay per head of the pairs it lies between, [tokens, H], of one (chunk, head).
+    """Gradient to a decay per head of the pairs it lies between, of one (chunk, head).
 
-    Sums those pairs and no others, so that a closed gate's is not a difference of large sums.
+    It is the last part of `d_log` [tiles + 1, tokens, H], reached by an offset: a pointer to it would
+    be aligned for some lengths and not for others, and each case compiles. Sums those pairs and no
+    others, so that a closed gate's is not a difference of large sums.
     """
     chunk, head = chunk_and_head()
     i, j = square(C)
@@ -291,7 +294,9 @@ def between_kernel(
     over = sums(j >= i + SHIFTED, tl.where(i > j, weight * pairs, 0.0))
     found = tl.sum(tl.where(j < i, over, 0.0), axis=1) * scale
     raw = tl.load(log + token * H + head, mask=good, other=0.0)
-    tl.store(d_log + token * H + head, tl.where(raw < -120.0, 0.0, found), mask=good)
+    before = tl.full([1], (K + BK - 1) // BK, tl.int64) * tokens
+    part = (before + token) * H + head
+    tl.store(d_log + part, tl.where(raw < -120.0, 0.0, found), mask=good)
 
 
 class Call(NamedTuple):
@@ -432,7 +437,8 @@ def key_gradients(
     if log.dim() == 4:
         return d_q, d_k, parts
     between_kernel[grid[:2]](
-        call.q, call.k, call.v, log, d_out, parts[-1], *where[:3], where.length, scale,
+        call.q, call.k, call.v, log, d_out, parts, *where[:3], where.length,
+        call.q.shape[0] * call.q.shape[1], scale,
         **{name: c[name] for name in between_kernel.arg_names if name in c}, num_warps=8,
     )  # fmt: skip
     return d_q, d_k, parts.sum(0)

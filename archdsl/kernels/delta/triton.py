@@ -202,7 +202,7 @@ class _Rule(NamedTuple):
     def sweep(self) -> tuple[tuple[int, int], dict[str, int]]:
         """Grid and constants of the two sweeps."""
         c = self.call.constants
-        tiles = sweep_tiles(c["K"], c["V"])
+        tiles = sweep_tiles(c["K"], c["V"], c["HALF"])
         grid = (self.call.places.rows * c["H"], triton.cdiv(c["V"], tiles["BV"]))
         return grid, {"V": c["V"], **tiles, **self.constants}
 
@@ -227,16 +227,25 @@ class _Found(NamedTuple):
     log: Tensor | None
 
 
-def sweep_tiles(key_dim: int, value_dim: int) -> dict[str, int]:
-    """Tile sides and warps of the sweeps, which hold all key channels of a state."""
+def sweep_tiles(key_dim: int, value_dim: int, half: int) -> dict[str, int]:
+    """Tile sides, warps and stages of the sweeps, which hold all key channels of a state.
+
+    What is loaded ahead of a chunk takes shared memory for every operand of a product: more than a
+    block has but for bfloat16 (`half` 2) of up to 128 channels.
+    """
     wide = block(key_dim, 256)
-    return {"BK": wide, "BV": block(value_dim, 32 if wide <= 128 else 16), "num_warps": 8}
+    return {
+        "BK": wide, "BV": block(value_dim, 32 if wide <= 128 else 16), "num_warps": 8,
+        "num_stages": 3 if half == 2 and wide <= 128 else 1,
+    }  # fmt: skip
 
 
-def kernels(key_dim: int, value_dim: int, gate: int) -> list[tuple[Any, dict[str, int]]]:
+def kernels(
+    key_dim: int, value_dim: int, gate: int, half: int = 2
+) -> list[tuple[Any, dict[str, int]]]:
     """The kernels of this file with their tile sides and warps."""
     del gate
-    sweep = sweep_tiles(key_dim, value_dim)
+    sweep = sweep_tiles(key_dim, value_dim, half)
     inverse = {"BK": block(key_dim, 32), "num_warps": 8}
     return [(inverse_kernel, inverse), (update_kernel, sweep), (retreat_kernel, sweep)]
 

@@ -21,6 +21,9 @@ def softmax_kernel(
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(targets + row)
     kept = target != IGNORED
+    # Before the row's reductions, which all warps wait in: behind them another warp may have written its
+    # gradient in this place.
+    chosen = tl.load(logits + row * V + tl.where(kept, target, 0))
     lane = tl.arange(0, BV)
     best = tl.full([BV], float("-inf"), dtype=tl.float32)
     mass = tl.zeros([BV], dtype=tl.float32)
@@ -33,7 +36,6 @@ def softmax_kernel(
         best = top
     top = tl.max(best, axis=0)
     total = tl.sum(mass * tl.exp(best - top), axis=0)
-    chosen = tl.load(logits + row * V + tl.where(kept, target, 0))
     tl.store(losses + row, tl.where(kept, top + tl.log(total) - chosen, 0.0))
     for begin in range(0, V, BV):
         good = begin + lane < V
