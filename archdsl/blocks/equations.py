@@ -82,6 +82,11 @@ class Constant:
 
     value: Fraction
 
+    @cached_property
+    def number(self) -> float:
+        """As tensors take it; kept, for every step asks."""
+        return float(self.value)
+
 
 @dataclass(frozen=True)
 class Name:

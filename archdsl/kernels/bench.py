@@ -239,8 +239,9 @@ def _muted() -> Iterator[None]:
 
 def peak(function: Callable[[], Any]) -> int:
     """Most bytes allocated at once during a call, beyond what was there before (CPU)."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with _muted(), torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    profile = torch.profiler.profile(activities=kinds, profile_memory=True, acc_events=True)
+    with _muted(), profile as profiler:
         function()
     assert profiler.profiler is not None
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
