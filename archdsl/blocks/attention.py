@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar, Literal
 
-from archdsl.blocks.base import Builder, Children, Count, Invalid, Layer, Value, divides, features
+from pydantic import Field
+
+from archdsl.blocks.base import (
+    Activation,
+    Builder,
+    Children,
+    Count,
+    Invalid,
+    Layer,
+    Real,
+    Value,
+    divides,
+    features,
+)
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.attention import SoftmaxAttention, ValueMix
-from archdsl.blocks.ops.dense import Linear
+from archdsl.blocks.ops.dense import Gate, Linear
 from archdsl.blocks.ops.relative import RelativeAttention
 
 
@@ -16,9 +30,11 @@ class Attention(Layer):
 
     ``kv_heads`` fewer than ``heads`` groups the queries (arXiv 2305.13245); ``window`` keeps that
     many keys including the token's own; ``rope`` is arXiv 2104.09864, ``alibi`` arXiv 2108.12409,
-    ``relative`` arXiv 1901.02860. A ``weighted`` product has one more matrix between queries and keys
-    (arXiv 1508.04025 §3.1). ``value_residual`` mixes the values with those of the first such layer, in
-    halves or with two learned weights (arXiv 2410.17897).
+    ``relative`` arXiv 1901.02860. RoPE turns the first ``rotary`` share of each head's channels. All
+    projections have a ``bias``, or those of queries and keys, or the one ``out``. What is read may pass
+    a ``gate`` from the input, a number a channel (arXiv 2505.06708). A ``weighted`` product has one more
+    matrix between queries and keys (arXiv 1508.04025 §3.1). ``value_residual`` mixes the values with
+    those of the first such layer, in halves or with two learned weights (arXiv 2410.17897).
     """
 
     name: ClassVar[str] = "attention"
@@ -30,9 +46,11 @@ class Attention(Layer):
     window: Count | None = None
     causal: bool = True
     qk_norm: bool = False
-    bias: bool = False
+    bias: bool | Literal["query_key", "out"] = False
     product: Literal["scaled", "weighted"] = "scaled"
     value_residual: Literal["none", "half", "learned"] = "none"
+    rotary: Annotated[Real, Field(gt=0, le=1)] = Fraction(1)
+    gate: Activation = "none"
 
     def verify(self) -> None:
         """Grouped heads share evenly."""
@@ -43,12 +61,15 @@ class Attention(Layer):
         """Heads divide the width unless ``head_dim`` is given; rotated pairs need an even width."""
         width = features(stream, self.name)
         size = self.head_dim or divides(self.heads, width, "heads", "width")
-        if self.position == "rope" and size % 2:
+        turned = self.rotary * size
+        if self.position == "rope" and turned % 2:
+            part = "" if self.rotary == 1 else f", of which it is to turn {self.rotary}"
+            which = "a head has" if self.rotary == 1 else "`rotary` of a head is"
             raise Invalid(
                 "odd-rotary",
-                f"RoPE turns pairs of channels, and a head here has {size}",
-                argument="position",
-                help="choose `heads` or `head_dim` so that a head has an even number of channels",
+                f"RoPE turns pairs of channels, and a head here has {size}{part}",
+                argument="position" if self.rotary == 1 else "rotary",
+                help=f"choose `heads` or `head_dim` so that {which} an even number of channels",
             )
         return stream
 
@@ -58,7 +79,7 @@ class Attention(Layer):
         size = self.head_dim or width // self.heads
         kv_heads = self.kv_heads or self.heads
         query, key, value = (
-            build.add(Linear(width_in=width, width_out=n * size, bias=self.bias), stream, name=name)
+            build.add(self._linear(name, width, n * size), stream, name=name)
             for name, n in (("query", self.heads), ("key", kv_heads), ("value", kv_heads))
         )
         if self.value_residual != "none":
@@ -68,9 +89,16 @@ class Attention(Layer):
             between = Linear(width_in=self.heads * size, width_out=self.heads * size)
             query = build.add(between, query, name="weight")
         mixed = build.add(self._core(width, size), query, key, value, name="core")
-        return build.add(
-            Linear(width_in=self.heads * size, width_out=width, bias=self.bias), mixed, name="out"
-        )
+        if self.gate != "none":
+            logits = build.add(self._linear("gate", width, self.heads * size), stream, name="gate")
+            mixed = build.add(Gate(function=self.gate), mixed, logits, name="gated")
+        return build.add(self._linear("out", self.heads * size, width), mixed, name="out")
+
+    def _linear(self, name: str, width_in: int, width_out: int) -> Linear:
+        """The projection of a name, with a bias where it has one."""
+        biased = {"query_key": ("query", "key"), "out": ("out",)}.get(str(self.bias))
+        bias = bool(self.bias) if biased is None else name in biased
+        return Linear(width_in=width_in, width_out=width_out, bias=bias)
 
     def _core(self, width: int, size: int) -> SoftmaxAttention:
         """The operation over projected streams, ``size`` channels a head."""
@@ -85,4 +113,6 @@ class Attention(Layer):
         }
         if self.position == "relative":
             return RelativeAttention(width=width, **settings)
-        return SoftmaxAttention(position=self.position, **settings)
+        whole = self.rotary == 1 or self.position != "rope"
+        turned = None if whole else int(self.rotary * size)
+        return SoftmaxAttention(position=self.position, turned=turned, **settings)

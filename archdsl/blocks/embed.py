@@ -13,7 +13,8 @@ class Embed(Layer):
     """A table of learned rows.
 
     ``vocab`` is the task's unless given; ``position`` adds a learned or sinusoidal signal
-    (arXiv 1706.03762 §3.5); learned positions end at ``positions`` tokens.
+    (arXiv 1706.03762 §3.5); learned positions end at ``positions`` tokens. ``scale = root`` multiplies
+    rows by the root of the width (arXiv 1706.03762 §3.4), which a tied head does not see.
     """
 
     name: ClassVar[str] = "embed"
@@ -21,6 +22,7 @@ class Embed(Layer):
     vocab: Count | None = None
     position: Literal["none", "learned", "sinusoidal"] = "none"
     positions: Count = 4096
+    scale: Literal["one", "root"] = "one"
 
     def infer(self, stream: Type) -> Type:
         """Tokens to features of width ``dim``."""
@@ -52,5 +54,6 @@ class Embed(Layer):
             width=self.dim,
             position=self.position,
             positions=self.positions if self.position == "learned" else 0,
+            scale=1.0 if self.scale == "one" else self.dim**0.5,
         )
         return build.add(table, stream)

@@ -45,6 +45,7 @@ BUILT_IN: dict[tuple[Kind, str], str] = {
     ("layer", "gated"): "archdsl.blocks.gated:Gated",
     ("layer", "cell"): "archdsl.blocks.cell:Cell",
     ("layer", "miras"): "archdsl.blocks.miras.mixer:Miras",
+    ("layer", "mlstm_block"): "archdsl.blocks.mlstm_block:MLSTMBlock",
     ("memory", "vector"): "archdsl.blocks.miras.memory:Vector",
     ("memory", "matrix"): "archdsl.blocks.miras.memory:Matrix",
     ("memory", "mlp"): "archdsl.blocks.miras.memory:MLP",

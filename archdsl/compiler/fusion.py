@@ -60,11 +60,17 @@ def _merged(group: list[Node], inputs: tuple[Value, ...]) -> Node:
     names = tuple(member.name.rpartition(".")[2] for member in group)
     parts = tuple(member.op for member in group if isinstance(member.op, Linear))
     op = MergedLinear(parts=parts, names=names)
-    scope = _scope(group[0])
-    name = f"{scope}.projections" if scope else "projections"
     types = op.outputs([inputs[0].type])
     note = f"{len(parts)} projections of one input as one product"
-    return Node(name, op, inputs, types, notes=(note,))
+    return Node(_joint_name(group[0]), op, inputs, types, notes=(note,))
+
+
+def _joint_name(node: Node) -> str:
+    """``projections`` of a component's input; of something inside it, with its name and port."""
+    scope, (source, *_) = _scope(node), node.inputs
+    if scope and source.node.startswith(f"{scope}."):
+        return f"{source.node}_projections" + (f"_{source.port}" if source.port else "")
+    return f"{scope}.projections" if scope else "projections"
 
 
 def fuse(graph: Graph) -> Graph:

@@ -67,6 +67,8 @@ SUBJECTS = [
     Subject("attention(heads = 3, head_dim = 6, position = alibi, window = 9)"),
     Subject("attention(heads = 2, position = rope, window = 5)", compiled=True),
     Subject("attention(heads = 2, window = 1)"),
+    Subject("attention(heads = 2, kv_heads = 1, position = rope, rotary = 1/2, bias = query_key,"
+            " gate = sigmoid)", compiled=True),
     Subject("attention(heads = 2, causal = false, position = rope)", causal=False),
     Subject("attention(heads = 2, causal = false, window = 4)", causal=False),
     Subject("attention(heads = 2, product = weighted, bias = true)"),
@@ -166,6 +168,8 @@ SUBJECTS = [
             " { a: residual { rms_norm gla(heads = 2) } b: residual { rms_norm attention(heads = 2) } }"),
     # depth
     Subject("slstm(heads = 2)"),
+    Subject("mlstm_block(heads = 2)", compiled=True),
+    Subject("rms_norm(heads = 2) layer_norm(heads = 4, bias = false)"),
     Subject("loop(3) { residual { rms_norm attention(heads = 2) } swiglu }"),
     Subject("loop(3, inject = concat, init = noise, backprop = 2) { residual { rms_norm gla(heads = 2) } }",
             compiled=True),

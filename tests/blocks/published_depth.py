@@ -24,12 +24,8 @@ def rms_rows(x: Tensor, gain: Tensor) -> Tensor:
 
 
 def layer_norm(x: Tensor, w: Weights) -> Tensor:
-    """arXiv 1607.06450 a row, with the biased variance."""
-    rows = []
-    for row in x:
-        centred = row - row.mean()
-        rows.append(centred / torch.sqrt((centred**2).mean() + 1e-5) * w["weight"] + w["bias"])
-    return torch.stack(rows)
+    """arXiv 1607.06450 a row, with the biased variance; the bias where there is one."""
+    return torch.stack([centred(row) for row in x]) * w["weight"] + w.get("bias", 0.0)
 
 
 def swiglu(w: Weights, x: Tensor) -> Tensor:
@@ -112,7 +108,7 @@ def huginn_block(w: Weights, x: Tensor) -> Tensor:
 
 def huginn(w: Weights, tokens: Tensor, noise: Tensor, steps: int) -> Tensor:
     """arXiv 2502.05171 §3: ``s ← core(A [s; e])`` from given noise, one norm in two places."""
-    e = huginn_block(part(w, "stack.0"), w["embed.weight"][tokens])
+    e = huginn_block(part(w, "stack.0"), 128**0.5 * w["embed.weight"][tokens])
     s = noise
     for _ in range(steps):
         s = torch.cat([s, e], -1) @ w["loop.mix"].T
@@ -226,24 +222,36 @@ def _manifold(w: Weights, x: list[Tensor], n: int) -> list[Tensor]:
 def slstm(w: Weights, x: Tensor, heads: int) -> Tensor:
     """xLSTM, arXiv 2405.04517 eq. 8-17, stabilised as §2.2 has it, with sigmoid forget gates.
 
-    A head's gates see its own cells of the step before; the normaliser of a memory that nothing was
-    written to is at least 1e-6. An RMS norm over all cells reads them, where the paper's is a head's.
+    All weights have a block a head, whose gates see its own cells of the step before; a layer norm a
+    head reads them, with a gain a channel. The normaliser of a memory that nothing was written to is at
+    least 1e-6.
     """
-    width = x.shape[1]
-    size = width // heads
-    h = c = n = m = torch.zeros(width, dtype=x.dtype)
+    cell = part(w, "0.cell")
+    size = x.shape[1] // heads
+    h = c = n = m = torch.zeros(x.shape[1], dtype=x.dtype)
+    biases = {g: cell[f"{g}x_bias"] for g in "zio"} | {"f": cell["fx1"]}
     rows = []
     for row in x:
         raw = {}
-        for gate in "zifo":
-            own = [w[f"{gate}_h"][k] @ h[k * size : (k + 1) * size] for k in range(heads)]
-            raw[gate] = w[f"{gate}_x"] @ row + torch.cat(own) + w[f"{gate}_bias"]
-        forget = torch.log(sigmoid(raw["f"] + 3))
+        for gate, bias in biases.items():
+            blocks = [slice(k * size, (k + 1) * size) for k in range(heads)]
+            own = [
+                cell[f"{gate}x_x"][k] @ row[b] + cell[f"{gate}_h"][k] @ h[b]
+                for k, b in enumerate(blocks)
+            ]
+            raw[gate] = torch.cat(own) + bias
+        forget = torch.log(sigmoid(raw["f"]))
         peak = torch.maximum(forget + m, raw["i"])
         keep, write = torch.exp(forget + m - peak), torch.exp(raw["i"] - peak)
         c = keep * c + write * torch.tanh(raw["z"])
         n = keep * n + write
         m = peak
         h = sigmoid(raw["o"]) * c / torch.clamp(n, min=1e-6)
-        rows.append(rms(h, torch.ones_like(h)))
-    return torch.stack(rows)
+        rows.append(torch.cat([centred(one) for one in h.chunk(heads)]))
+    return torch.stack(rows) * w["0.layer_norm.weight"]
+
+
+def centred(row: Tensor) -> Tensor:
+    """A layer norm without a gain."""
+    moved = row - row.mean()
+    return moved / torch.sqrt((moved**2).mean() + 1e-5)

@@ -46,8 +46,14 @@ def short_convolution(x: Tensor, taps: Tensor, bias: Tensor | None = None) -> Te
     return torch.stack(rows)
 
 
-def rotate(x: Tensor, position: int, base: float = 10_000.0) -> Tensor:
-    """RoPE: channels ``i`` and ``i + D/2`` are one complex number, turned by ``t·base^(-2i/D)``."""
+def rotate(x: Tensor, position: int, base: float = 10_000.0, share: float = 1.0) -> Tensor:
+    """RoPE: channels ``i`` and ``i + D/2`` are one complex number, turned by ``t·base^(-2i/D)``.
+
+    With a ``share`` only so many of the channels are turned, the first ones (``D`` is theirs then).
+    """
+    if share < 1:
+        turned = round(share * len(x))
+        return torch.cat([rotate(x[:turned], position, base), x[turned:]])
     half = len(x) // 2
     angle = torch.tensor([position * base ** (-i / half) for i in range(half)], dtype=x.dtype)
     turned = torch.complex(x[:half], x[half:]) * torch.polar(torch.ones_like(angle), angle)
@@ -246,8 +252,12 @@ def attention(
     window: int | None = None,
     causal: bool = True,
     qk_norm: bool = False,
+    rotary: float = 1.0,
 ) -> Tensor:
-    """Softmax attention, arXiv 1706.03762 eq. 1, one query and one key at a time."""
+    """Softmax attention, arXiv 1706.03762 eq. 1, one query and one key at a time.
+
+    With weights of a ``gate``, ``out(a ⊙ σ(W_g x))`` (arXiv 2505.06708 §2.2).
+    """
     groups = kv_heads or heads
 
     def projected(name: str, count: int) -> list[Tensor]:
@@ -258,7 +268,7 @@ def attention(
 
     def placed(row: Tensor, t: int, gain: str) -> Tensor:
         row = rms(row, w[gain]) if qk_norm else row
-        return rotate(row, t, base) if position == "rope" else row
+        return rotate(row, t, base, rotary) if position == "rope" else row
 
     columns = []
     for h in range(heads):
@@ -282,5 +292,7 @@ def attention(
                 sum(p * v[g][j] for p, j in zip(weights, seen, strict=True)) / weights.sum()
             )
         columns.append(torch.stack(rows))
-    y = torch.cat(columns, -1) @ w["out.weight"].T
+    y = torch.cat(columns, -1)
+    y = y * sigmoid(x @ w["gate.weight"].T) if "gate.weight" in w else y
+    y = y @ w["out.weight"].T
     return y + w["out.bias"] if "out.bias" in w else y

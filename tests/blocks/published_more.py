@@ -55,11 +55,11 @@ def min_lstm(w: Weights, x: Tensor) -> Tensor:
 def rg_lru(w: Weights, x: Tensor) -> Tensor:
     """Griffin's recurrent block, arXiv 2402.19427 eq. 1-4 and §2.3, ``c = 8``.
 
-    Deviations: ``a = σ(-rate)``, so the sign of the learned number is turned; the first token is scaled
-    like every other one, where the released code writes it whole.
+    Biases are those of the authors' code. Deviations: ``a = σ(-rate)``, so the sign of the learned
+    number is turned; the first token is scaled like every other one, where that code writes it whole.
     """
     cell = within(w, "layers.0.cell.")
-    inputs = convolved(x @ w["in.weight"].T, w["conv.weight"], w["conv.bias"])
+    inputs = convolved(x @ w["in.weight"].T + w["in.bias"], w["conv.weight"], w["conv.bias"])
     h, rows = x.new_zeros(inputs.shape[1]), []
     for row in inputs:
         r = sigmoid(torch.block_diag(*cell["r_x"]) @ row + cell["r_bias"])
@@ -67,7 +67,8 @@ def rg_lru(w: Weights, x: Tensor) -> Tensor:
         a = sigmoid(-cell["rate"]) ** (8 * r)
         h = a * h + torch.sqrt(1 - a * a) * (i * row)
         rows.append(h)
-    return (torch.stack(rows) * gelu(x @ w["gate.weight"].T)) @ w["out.weight"].T
+    gate = gelu(x @ w["gate.weight"].T + w["gate.bias"])
+    return (torch.stack(rows) * gate) @ w["out.weight"].T + w["out.bias"]
 
 
 def convolved(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
@@ -207,24 +208,56 @@ def comba(w: Weights, x: Tensor, heads: int, corrected: bool = True) -> Tensor:
 
 
 def mlstm(w: Weights, x: Tensor, heads: int) -> Tensor:
-    """mLSTM, arXiv 2405.04517 eq. 19-27, with its stabiliser, in xLSTM 7B's layer (arXiv 2503.13427)."""
-    q, k, v = (heads_of(branch(w, x, name), heads) for name in ("query", "key", "value"))
+    """mLSTM in xLSTM 7B's layer, arXiv 2503.13427 §3: gates capped at 15, a gate behind the norm."""
+    q, k, v = (branch(w, x, name) for name in ("query", "key", "value"))
     log_i = 15 * torch.tanh((x @ w["rate.weight"].T + w["rate.bias"]) / 15)
     logits = 15 * torch.tanh((x @ w["decay.weight"].T + w["decay_gate.bias"]) / 15)
-    log_f, read = -softplus(-logits), []
-    for h in range(heads):
-        size = q[h].shape[1]
-        memory, total, m, rows = x.new_zeros(size, v[h].shape[1]), x.new_zeros(size), 0.0, []
-        for t in range(len(x)):
+    read = exponential_memory(q, k, v, log_i, -softplus(-logits), heads)
+    return (group_norm(read, w, 1e-6) * sigmoid(x @ w["gate.weight"].T)) @ w["out.weight"].T
+
+
+def mlstm_block(w: Weights, x: Tensor, heads: int) -> Tensor:
+    """mLSTM in its first block, arXiv 2405.04517 Figure 11: up, convolution, skip, gate, down.
+
+    Queries and keys see the convolution, values do not; input and forget gates see all three.
+    """
+    u = x @ w["in.weight"].T
+    c = short_convolution(u, w["conv.weight"], w["conv.bias"])
+    q, k, v = (
+        given @ torch.block_diag(*w[f"{name}.weight"]).T
+        for name, given in (("query", c), ("key", c), ("value", u))
+    )
+    seen = torch.cat([q, k, v], -1)
+    log_i, logits = (
+        seen @ torch.cat([w[f"{gate}_{part}.weight"] for part in ("query", "key", "value")], -1).T
+        for gate in ("rate", "decay")
+    )
+    log_f = -softplus(-(logits + w["decay_gate.bias"]))
+    read = exponential_memory(q, k, v, log_i + w["rate_query.bias"], log_f, heads)
+    h = group_norm(read, w, 1e-5) + w["skip.weight"] * c
+    return (h * silu(x @ w["gate.weight"].T)) @ w["out.weight"].T
+
+
+def exponential_memory(
+    q: Tensor, k: Tensor, v: Tensor, log_i: Tensor, log_f: Tensor, heads: int
+) -> list[Tensor]:
+    """The mLSTM, arXiv 2405.04517 eq. 19-27, with its stabiliser: what each head reads, ``[T, V]``."""
+    read = []
+    for h, (query, key, value) in enumerate(
+        zip(*(heads_of(part, heads) for part in (q, k, v)), strict=True)
+    ):
+        size, m, rows = query.shape[1], 0.0, []
+        memory, total = q.new_zeros(size, value.shape[1]), q.new_zeros(size)
+        for t in range(len(q)):
             top = torch.maximum(log_f[t, h] + m, log_i[t, h])
             f, i = torch.exp(log_f[t, h] + m - top), torch.exp(log_i[t, h] - top)
-            memory = f * memory + i * torch.outer(k[h][t], v[h][t]) * size**-0.5
-            total = f * total + i * k[h][t] * size**-0.5
-            floor = torch.maximum((total @ q[h][t]).abs(), torch.exp(-top))
-            rows.append((memory.T @ q[h][t]) / (floor + 1e-6))
+            memory = f * memory + i * torch.outer(key[t], value[t]) * size**-0.5
+            total = f * total + i * key[t] * size**-0.5
+            floor = torch.maximum((total @ query[t]).abs(), torch.exp(-top))
+            rows.append((memory.T @ query[t]) / (floor + 1e-6))
             m = top
         read.append(torch.stack(rows))
-    return (group_norm(read, w, 1e-6) * sigmoid(x @ w["gate.weight"].T)) @ w["out.weight"].T
+    return read
 
 
 def lightnet(w: Weights, x: Tensor, heads: int) -> Tensor:

@@ -242,14 +242,21 @@ def swiglu(w: Weights, x: Tensor) -> Tensor:
     return w["down.weight"] @ (silu(w["gate.weight"] @ x) * (w["up.weight"] @ x))
 
 
-def experts(w: Weights, x: Tensor, top: int, shared: int, logits: Tensor | None = None) -> Tensor:
+def experts(
+    w: Weights,
+    x: Tensor,
+    top: int,
+    shared: int,
+    logits: Tensor | None = None,
+    weights: str = "renormalised",
+) -> Tensor:
     """A mixture of SwiGLU experts, arXiv 2401.06066 eq. 3-5 (one token at a time): ``[T, D]``."""
     inner = {n.split(".", 2)[2]: v for n, v in w.items() if n.startswith("experts.")}
     logits = x @ w["router.weight"].T if logits is None else logits
     count = logits.shape[1]
     rows = []
     for t in range(len(x)):
-        goes = chosen(logits[t], top)
+        goes = chosen(logits[t], top, weights)
         goes |= {e: x.new_ones(()) for e in range(count, count + shared)}
         parts = [p * swiglu(of_copy(inner, e, count + shared), x[t]) for e, p in goes.items()]
         rows.append(torch.stack(parts).sum(0))

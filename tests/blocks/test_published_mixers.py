@@ -61,6 +61,10 @@ ATTENTION = {
         "heads": 2, "qk_norm": True, "position": "rope",
     },
     "attention(heads = 2, bias = true)": {"heads": 2},
+    "attention(heads = 1, bias = query_key, position = rope, rotary = 1/4)": {
+        "heads": 1, "position": "rope", "rotary": 0.25,
+    },
+    "attention(heads = 2, kv_heads = 1, bias = out, gate = sigmoid)": {"heads": 2, "kv_heads": 1},
     "attention(heads = 2, causal = false)": {"heads": 2, "causal": False},
     "attention(heads = 2, causal = false, window = 3, position = alibi)": {
         "heads": 2, "causal": False, "window": 3, "position": "alibi",

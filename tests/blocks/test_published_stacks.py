@@ -6,6 +6,7 @@ added; what a mixer computes is in ``published_mixers``, ``published_more`` and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,14 @@ import torch
 from blocks import published_mixers as mixers
 from blocks import published_more as more
 from blocks import published_routed as routed
-from blocks.published_depth import Weights, part, rms_rows, slstm, swiglu
+from blocks.published_depth import (
+    Weights,
+    layer_norm,
+    part,
+    rms_rows,
+    slstm,
+    swiglu,
+)
 from tolerances import EXACT, assert_close
 from torch import Tensor
 
@@ -28,7 +36,8 @@ Part = tuple[str, Callable[[Weights, Tensor], Tensor]]
 
 
 def geglu(w: Weights, x: Tensor) -> Tensor:
-    return (more.gelu(x @ w["gate.weight"].T) * (x @ w["up.weight"].T)) @ w["down.weight"].T
+    gate, up = (x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0.0) for name in ("gate", "up"))
+    return (more.gelu(gate) * up) @ w["down.weight"].T + w.get("down.bias", 0.0)
 
 
 def relu2(w: Weights, x: Tensor) -> Tensor:
@@ -39,11 +48,11 @@ def attention(**how: object) -> Part:
     return "attention", partial(mixers.attention, heads=4, **how)  # type: ignore[arg-type]
 
 
-def experts(shared: int) -> Part:
-    return "moe", partial(routed.experts, top=2, shared=shared)
+def experts(shared: int, weights: str = "renormalised") -> Part:
+    return "moe", partial(routed.experts, top=2, shared=shared, weights=weights)
 
 
-CONV: Part = "conv", lambda w, x: mixers.short_convolution(x, w["weight"])
+CONV: Part = "conv", lambda w, x: mixers.short_convolution(x, w["weight"], w["bias"])
 SWIGLU: Part = "swiglu", swiglu
 GEGLU: Part = "swiglu", geglu
 RG_LRU: Part = "rg_lru", more.rg_lru
@@ -51,10 +60,10 @@ MAMBA: Part = "mamba", more.mamba
 MAMBA2: Part = "mamba2", partial(mixers.mamba2, heads=4)
 DELTA: Part = "gated_deltanet", partial(mixers.gated_deltanet, heads=4)
 KDA: Part = "kda", partial(mixers.kda, heads=4)
-MLSTM: Part = "mlstm", partial(more.mlstm, heads=4)
+MLSTM: Part = "mlstm_block", partial(more.mlstm_block, heads=4)
 SLSTM: Part = "slstm", partial(slstm, heads=4)
 RELU2: Part = "mlp", relu2
-LOCAL = attention(kv_heads=1, position="rope", window=64)
+LOCAL = attention(kv_heads=1, position="rope", rotary=0.5, window=64)
 GROUPED = attention(kv_heads=2)
 
 Branch = tuple[Part, ...]
@@ -70,14 +79,17 @@ STACKS: dict[str, list[list[Branch]]] = {
     "griffin": [layer(RG_LRU, GEGLU), layer(RG_LRU, GEGLU), layer(LOCAL, GEGLU)] * 2,
     "hawk": [layer(RG_LRU, GEGLU)] * 4,
     "jamba": [
-        layer(GROUPED if n % 8 == 4 else MAMBA, experts(0) if n % 2 == 1 else SWIGLU) for n in range(8)
+        layer(
+            GROUPED if n % 8 == 4 else MAMBA, experts(0, "probability") if n % 2 == 1 else SWIGLU
+        )
+        for n in range(8)
     ],
     "nemotron_h": [
         layer({"M": MAMBA2, "-": RELU2, "*": GROUPED}[symbol]) for symbol in "M-M-M*-M-M*-"
     ],
     "qwen3_next": [
         *[layer(DELTA, experts(1))] * 3,
-        layer(attention(kv_heads=2, position="rope", qk_norm=True), experts(1)),
+        layer(attention(kv_heads=2, position="rope", rotary=0.25, qk_norm=True), experts(1)),
     ],
     "kimi_linear": [
         layer(KDA, SWIGLU), *[layer(KDA, experts(1))] * 2, layer(attention(), experts(1)),
@@ -87,17 +99,24 @@ STACKS: dict[str, list[list[Branch]]] = {
 }  # fmt: skip
 
 
+def normed(w: Weights, x: Tensor) -> Tensor:
+    """Behind the norm that there is: RMS, or a layer norm."""
+    if "rms_norm.weight" in w:
+        return rms_rows(x, w["rms_norm.weight"])
+    return layer_norm(x, part(w, "layer_norm"))
+
+
 def logits(w: Weights, tokens: Tensor, stack: list[list[Branch]]) -> Tensor:
     """Pre-norm residuals one after the other, a last norm, and the head."""
     x = w["embed.weight"][tokens]
     for number, branches in enumerate(stack):
         for place, branch in enumerate(branches):
             own = part(w, f"stack.{number}.residual" + (f"_{place}" if place else ""))
-            y = rms_rows(x, own["rms_norm.weight"])
+            y = normed(own, x)
             for name, function in branch:
                 y = function(part(own, name), y)
             x = x + y
-    return rms_rows(x, w["rms_norm.weight"]) @ w.get("lm_head.weight", w["embed.weight"]).T
+    return normed(w, x) @ w.get("lm_head.weight", w["embed.weight"]).T
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -106,8 +125,7 @@ def test_a_stack_is_its_paper(name: str) -> None:
     tokens = torch.randint(256, (LENGTH,), generator=torch.Generator().manual_seed(0))
     weights = dict(model.state_dict())
     kinds = sum(len(branches) for branches in STACKS[name])
-    assert kinds == len({n for n in weights if n.endswith("residual.rms_norm.weight")} | {
-        n for n in weights if ".residual_" in n and n.endswith("rms_norm.weight")
-    })  # fmt: skip
+    norms = re.compile(r"\.residual(_\d+)?\.(rms|layer)_norm\.weight$")
+    assert kinds == sum(bool(norms.search(weight)) for weight in weights)
     with torch.no_grad():
         assert_close(model(tokens[None])[0], logits(weights, tokens, STACKS[name]), EXACT)

@@ -51,6 +51,7 @@ REFUSED = {
     "miras(matrix(heads = 2), read = before, bias = l2)": "read-before",
     "miras(matrix(heads = 2), bonus = before_norm)": "bonus-without-read",
     "miras(matrix(heads = 2), learner = gd(rate = channel))": "channel-rate",
+    "miras(matrix(heads = 2), bias = l2, learner = gd(rate = token, start = zigzag))": "channel-rate",
     "miras(matrix(heads = 2), learner = gd(steps = 2))": "steps-bias",
     "miras(matrix(heads = 2), bias = l2, learner = gd(steps = 2), skip = true)": "steps-once",
     "miras(matrix(heads = 2), normaliser = max)": "exponential-rate",

@@ -43,6 +43,10 @@ MIXERS: dict[str, Definition] = {
     ),
     "mlstm(heads = 2)": partial(published.mlstm, heads=2),
     "mlstm(heads = 1, input_bias = 3)": partial(published.mlstm, heads=1),
+    "mlstm_block(heads = 2)": partial(published.mlstm_block, heads=2),
+    "mlstm_block(heads = 1, expand = 1, conv = 2, block = 8)": partial(
+        published.mlstm_block, heads=1
+    ),
     "lightnet(heads = 2, rank = 3)": partial(published.lightnet, heads=2),
     "rwkv6(heads = 2, shift_rank = 3, rank = 4)": partial(published.rwkv6, heads=2),
     "rwkv7(heads = 2, rank = 3, rate_rank = 2, value_rank = 2, gate_rank = 5)": partial(
@@ -157,6 +161,21 @@ def test_mlstm_starts_with_its_input_closed_and_its_memory_kept() -> None:
     assert not w["decay.weight"].any()
 
 
+def test_the_first_block_of_mlstm_starts_with_open_gates_whatever_comes() -> None:
+    [w] = fresh("mlstm_block(heads = 4)")
+    assert_close(w["decay_gate.bias"], torch.linspace(3, 6, 4), 1e-6)
+    for part in ("query", "key", "value"):
+        assert not w[f"rate_{part}.weight"].any()
+        assert not w[f"decay_{part}.weight"].any()
+    assert_close(w["skip.weight"], torch.ones(128), 1e-6)
+
+
+def test_slstm_starts_without_recurrence_and_forgets_at_many_rates() -> None:
+    [w] = fresh("slstm(heads = 4)")
+    assert not any(w[f"0.cell.{gate}_h"].any() for gate in "ziof")
+    assert_close(w["0.cell.fx1"], 5 - 12 * (torch.arange(64) / 63) ** 0.3, 1e-5)
+
+
 def test_rwkv6_starts_deeper_layers_otherwise() -> None:
     first, _, last = fresh("rwkv6(heads = 4)", depth=3)
     along = torch.arange(64) / 64
@@ -168,6 +187,29 @@ def test_rwkv6_starts_deeper_layers_otherwise() -> None:
     assert_close(
         last["memory.bonus"].flatten()[:3], 1 - rising[:3] + torch.tensor([0, 0.1, -0.1]), 1e-6
     )
+    assert_close(first["norm.weight"], torch.full((64,), (1 / 3) ** 0.7), 1e-6)
+    assert not first["shift.down"].any()
+    assert not first["decay_down.weight"].any()
+
+
+def test_rwkv7_starts_alike_for_every_token() -> None:
+    first, last = fresh("rwkv7(heads = 4)", depth=2)
+    for name in ("decay_down.weight", "rate_down.weight", "gate_down.weight"):
+        assert not first[name].any()
+    assert not last["value_residual.down"].any()
+    within = torch.arange(-7.5, 8) / 7.5
+    zigzag = (within * within.abs()).repeat(4)
+    along = torch.arange(64) / 63
+    assert_close(first["rate.bias"], -0.19 + 0.3 * zigzag + 0.4 * (along - 0.5), 1e-6)
+    assert_close(last["decay_gate.bias"], -5.5 + 6 * along**2 + 2.5 * zigzag, 1e-5)
+    assert_close(last["norm.weight"], torch.ones(64), 1e-6)
+
+
+def test_token_shifts_of_deep_channel_mixers_start_at_the_token() -> None:
+    layers = fresh("token_shift(power = 3)", depth=2)
+    along = torch.arange(64) / 64
+    for weights, left in zip(layers, (1, 1 / 8), strict=True):
+        assert_close(weights["mix"][0], 1 - along**left, 1e-6)
 
 
 def test_rwkv7_never_forgets_more_than_half() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from archdsl.blocks.base import Builder, Component, Count, Kind, Real, Value
-from archdsl.blocks.ops.dense import Activate, Linear
+from archdsl.blocks.ops.dense import Activate, Initialisation, Linear
 from archdsl.blocks.ops.memory import FixedRate, SoftCap
 from archdsl.kernels.learner.rule import Learn
 
@@ -28,8 +28,9 @@ class GradientDescent(Learner):
     ``rate`` is 1 (``fixed``), learned a head, from the token, the step size of the decay (``step``,
     Mamba-2's Δ), the exponential of the token's (``exponential``, mLSTM's input gate, whose bias
     begins at ``start`` and whose logits are bounded by ``cap``), or one a key ``channel`` (RWKV-7's
-    in-context learning rate, through ``rank`` channels). Sizes up to 2 give the delta rule negative
-    eigenvalues (arXiv 2411.12537).
+    in-context learning rate, through ``rank`` channels; ``start = zigzag`` spreads it over the channels
+    as published, alike for all tokens at first). Sizes up to 2 give the delta rule negative eigenvalues
+    (arXiv 2411.12537).
     """
 
     name: ClassVar[str] = "gd"
@@ -37,7 +38,7 @@ class GradientDescent(Learner):
     beta_max: Annotated[Real, Field(gt=0, le=2)] = Fraction(1)
     steps: Annotated[int, Field(ge=1, le=64)] = 1
     rank: Count | None = None
-    start: Real = Fraction(0)
+    start: Real | Literal["zigzag"] = Fraction(0)
     cap: Annotated[Real, Field(gt=0)] | None = None
     chunk: Chunk = 1
     average: bool = False
@@ -101,7 +102,7 @@ class GradientDescent(Learner):
         if self.rate == "exponential":
             return self._exponential(build, stream, heads)
         if self.rate == "channel":
-            return self._channelwise(build, stream, heads * channels, largest)
+            return self._channelwise(build, stream, heads, channels, largest)
         writes = heads * self.steps
         if self.rate == "head":
             fixed = FixedRate(heads=writes, learned=True, maximum=float(largest))
@@ -118,25 +119,29 @@ class GradientDescent(Learner):
             width_out=heads,
             bias=True,
             init="zeros",
-            bias_init=float(self.start),
+            bias_init=0.0 if self.start == "zigzag" else float(self.start),
         )
         logits = build.add(op, stream, name="rate")
         if self.cap is None:
             return logits
         return build.add(SoftCap(cap=float(self.cap)), logits, name="rate_cap")
 
-    def _channelwise(self, build: Builder, stream: Value, width: int, largest: Fraction) -> Value:
+    def _channelwise(
+        self, build: Builder, stream: Value, heads: int, channels: int, largest: Fraction
+    ) -> Value:
         """``largest · σ(b + W₂ W₁ x)``; the bias starts at RWKV-7's -0.19."""
-        inner = stream
+        inner, spread = stream, self.start == "zigzag"
         if self.rank:
-            narrow = Linear(width_in=stream.type.width, width_out=self.rank)
+            first: Initialisation = "zeros" if spread else "fan_in"
+            narrow = Linear(width_in=stream.type.width, width_out=self.rank, init=first)
             inner = build.add(narrow, stream, name="rate_down")
         widen = Linear(
             width_in=inner.type.width,
-            width_out=width,
+            width_out=heads * channels,
             bias=True,
             init="small" if self.rank else "fan_in",
             bias_init=-0.19,
+            bias_heads=heads if spread else 0,
         )
         logits = build.add(widen, inner, name="rate")
         return build.add(Activate(function="sigmoid", scale=largest), logits, name="rate_gate")

@@ -46,7 +46,9 @@ class Miras(Layer):
     (``static``, or ``dynamic`` through ``shift_rank`` channels). ``read = before`` reads before the
     token is written, and ``bonus`` adds the token itself, to what is read or behind the norm.
     ``correction`` takes a learned share of the key off the query; ``value_residual`` is the rank of a
-    map that mixes in the first such layer's values.
+    map that mixes in the first such layer's values. The norm's gain is a number a head's channel, or a
+    channel; ``deepening`` ones start at ``((l + 1)/L)^0.7`` in layer ``l`` of ``L`` (RWKV). A gate with
+    an activation inside (``gate_inner``) starts alike for all tokens (RWKV-7).
     """
 
     name: ClassVar[str] = "miras"
@@ -70,7 +72,7 @@ class Miras(Layer):
     norm: Literal["rms", "layer", "none"] = "rms"
     norm_over: Literal["head", "width"] = "head"
     norm_place: Literal["before_gate", "after_gate"] = "before_gate"
-    norm_gain: Literal["head", "channel"] = "head"
+    norm_gain: Literal["head", "channel", "deepening"] = "head"
     norm_bias: bool = False
     norm_eps: Annotated[Real, Field(gt=0, le=1)] = Fraction(1, 10**6)
     gate: Activation | Literal["linear"] = "none"
@@ -246,6 +248,13 @@ class Miras(Layer):
                 "a rate a channel says how much of a key is erased, and `bias = dot` erases nothing",
                 argument="learner",
                 help="write `bias = l2`",
+            )
+        if isinstance(learner.start, str) and learner.rate != "channel":
+            yield Invalid(
+                "channel-rate",
+                "`start = zigzag` spreads a rate over the channels, and there is no rate a channel",
+                argument="learner",
+                help="write `gd(rate = channel, start = zigzag)`, or leave `start` out",
             )
         feedback = isinstance(self.bias, L2) and self.bias.feedback == "learned"
         if feedback and learner.rate == "channel":

@@ -133,7 +133,8 @@ class Decay(Retention):
         """The gate's logits, through ``rank`` channels where asked; see :data:`INITIAL`."""
         inner, init = stream, INITIAL[self.start == "zeros", self.rank is None]
         if self.rank:
-            narrow = Linear(width_in=stream.type.width, width_out=self.rank)
+            first: Initialisation = "zeros" if self.start in ("ramp", "zigzag") else "fan_in"
+            narrow = Linear(width_in=stream.type.width, width_out=self.rank, init=first)
             inner = build.add(narrow, stream, name="decay_down")
         if self.rank and self.activation != "none":
             inner = build.add(Activate(function=self.activation), inner, name="decay_activation")
@@ -154,7 +155,8 @@ INITIAL: dict[tuple[bool, bool], Initialisation] = {
     (False, True): "zeros",
     (False, False): "small",
 }
-"""How a decay's projection starts, by whether its bias starts at zero and whether it has full rank."""
+"""How a decay's projection starts, by whether its bias starts at zero and whether it has full rank.
+The first of two maps is ``fan_in``, but zero where the bias starts as an RWKV's."""
 
 
 class RunningSoftmax(Retention):

@@ -19,6 +19,7 @@ from archdsl.blocks.ops.dense import (
     Gate,
     HeadNormalise,
     HeadScale,
+    Initialisation,
     Linear,
     Multiply,
     Norm,
@@ -146,6 +147,7 @@ class Shell:
             shared=groups > 1 and mixer.norm_gain == "head",
             eps=float(mixer.norm_eps),
             bias=mixer.norm_bias,
+            deepening=mixer.norm_gain == "deepening",
         )
         return self.build.add(op, x, name="norm")
 
@@ -155,7 +157,8 @@ class Shell:
         if mixer.gate == "none":
             return x
         if mixer.gate_rank:
-            narrow = Linear(width_in=inner.type.width, width_out=mixer.gate_rank)
+            first: Initialisation = "fan_in" if mixer.gate_inner == "none" else "zeros"
+            narrow = Linear(width_in=inner.type.width, width_out=mixer.gate_rank, init=first)
             inner = build.add(narrow, inner, name="gate_down")
         if mixer.gate_inner != "none":
             inner = build.add(Activate(function=mixer.gate_inner), inner, name="gate_inner")

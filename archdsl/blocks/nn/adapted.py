@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from archdsl.blocks.nn.base import Context, Seeded, Site
 from archdsl.blocks.nn.dense import draw_matrix
+from archdsl.blocks.nn.start import first_bias
 from archdsl.blocks.ops import adapted as ops
 
 
@@ -23,8 +24,7 @@ class AdaptedLinear(Site):
         super().__init__(op)
         shapes = op.parameters()
         self.weight = nn.Parameter(torch.empty(shapes["weight"]))
-        start = torch.full((op.linear.width_out,), op.linear.bias_init)
-        self.bias = nn.Parameter(start) if op.linear.bias else None
+        self.bias = nn.Parameter(first_bias(op.linear)) if op.linear.bias else None
         self.down = nn.Parameter(torch.empty(shapes["down"]))
         self.up = nn.Parameter(torch.zeros(shapes["up"]))
 

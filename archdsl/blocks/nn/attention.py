@@ -28,6 +28,13 @@ def rotated(x: Tensor, base: int, position: int | Tensor, period: int | None = N
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
+def partly_rotated(x: Tensor, base: int, position: int | Tensor, turned: int | None) -> Tensor:
+    """RoPE on the first ``turned`` channels of each head, or on all."""
+    if turned is None or turned == x.shape[-1]:
+        return rotated(x, base, position)
+    return torch.cat([rotated(x[..., :turned], base, position), x[..., turned:]], -1)
+
+
 def slopes(heads: int) -> list[float]:
     """ALiBi's slope a head: ``2^(-8h/H)``; for other than powers of two as the paper's own code.
 
@@ -104,8 +111,8 @@ class SoftmaxAttention(Site):
             q = F.rms_norm(q, (self.op.head_dim,), self.query_norm.to(q.dtype), 1e-6)
             k = F.rms_norm(k, (self.op.head_dim,), self.key_norm.to(k.dtype), 1e-6)
         if self.op.position == "rope":
-            q = rotated(q, self.op.base, position)
-            k = rotated(k, self.op.base, position)
+            q = partly_rotated(q, self.op.base, position, self.op.turned)
+            k = partly_rotated(k, self.op.base, position, self.op.turned)
         return q, k
 
     def _grouped(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archdsl.blocks.op import Op
@@ -144,3 +145,14 @@ def unit(x: Tensor) -> Tensor:
 def heads_apart(x: Tensor, heads: int) -> Tensor:
     """``[B, T, H·D]`` → ``[B, T, H, D]``."""
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+def by_head(x: Tensor, weight: Tensor) -> Tensor:
+    """``[…, H·D]`` times a matrix, or a block a head ``[H, E, D]``: ``[…, H·E]``."""
+    if weight.dim() == 2:
+        return F.linear(x, weight)
+    if weight.shape[0] == 1:
+        return F.linear(x, weight[0])
+    rows = x.reshape(-1, weight.shape[0], weight.shape[2]).transpose(0, 1)
+    y = torch.bmm(rows, weight.transpose(1, 2)).transpose(0, 1)
+    return y.reshape(*x.shape[:-1], weight.shape[0] * weight.shape[1])

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archdsl.blocks.cell_analysis import Linear, Product, Scan
-from archdsl.blocks.equations import Apply, Constant, Expression, Name
-from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, widened
+from archdsl.blocks.equations import Apply, Constant, Expression, Name, walk
+from archdsl.blocks.nn.base import Context, Seeded, Site, State, by_head, exactly, widened
 from archdsl.blocks.nn.cell_start import Starts, fill
 from archdsl.blocks.nn.functions import FUNCTIONS
 from archdsl.blocks.ops import cell as ops
@@ -32,6 +32,9 @@ class CellRecurrence(Site):
         super().__init__(op)
         for name, shape in op.parameters().items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+        # Asked for once, so that a traced step finds its numbers as floats.
+        parts = (part for value in op.analysis.assignments.values() for part in walk(value))
+        self.numbers = [part.number for part in parts if isinstance(part, Constant)]
 
     @property
     def bucketed(self) -> bool:  # type: ignore[override]
@@ -111,8 +114,8 @@ class _Run:
         match expression:
             case Name(name):
                 return values[name]
-            case Constant(value):
-                return self.x.new_tensor(float(value))
+            case Constant():
+                return self.x.new_tensor(expression.number)
             case Apply("linear"):
                 return self.linear(expression, values)
             case Apply("parameter"):
@@ -166,17 +169,6 @@ class _Run:
     def given(self, x: Tensor, call: Apply) -> Tensor:
         """What a ``linear`` gives, a number a channel or a copy, with both axes."""
         return x[..., None, :] if dict(call.options).get("copies") is True else self.raised(x)
-
-
-def by_head(x: Tensor, weight: Tensor) -> Tensor:
-    """``[…, H·D]`` times a matrix, or a block a head ``[H, E, D]``: ``[…, H·E]``."""
-    if weight.dim() == 2:
-        return F.linear(x, weight)
-    if weight.shape[0] == 1:
-        return F.linear(x, weight[0])
-    rows = x.reshape(-1, weight.shape[0], weight.shape[2]).transpose(0, 1)
-    y = torch.bmm(rows, weight.transpose(1, 2)).transpose(0, 1)
-    return y.reshape(*x.shape[:-1], weight.shape[0] * weight.shape[1])
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

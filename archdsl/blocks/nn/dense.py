@@ -10,8 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archdsl.blocks.nn.base import Context, Seeded, Site, heads_apart, unit, widened
+from archdsl.blocks.nn.base import (
+    Context,
+    Place,
+    Seeded,
+    Site,
+    by_head,
+    heads_apart,
+    unit,
+    widened,
+)
 from archdsl.blocks.nn.functions import activate
+from archdsl.blocks.nn.start import first_bias
 from archdsl.blocks.ops import dense as ops
 from archdsl.kernels.shell.choice import ACTIVATIONS, Form
 from archdsl.kernels.shell.gate import gated_unit
@@ -38,7 +48,7 @@ class Embedding(Site):
 
     def __init__(self, op: ops.Embedding) -> None:
         super().__init__(op)
-        self.position, self.width = op.position, op.width
+        self.position, self.width, self.scale = op.position, op.width, op.scale
         self.weight = nn.Parameter(torch.empty(op.symbols, op.width))
         if op.position == "learned":
             self.positions = nn.Parameter(torch.empty(op.positions, op.width))
@@ -52,6 +62,7 @@ class Embedding(Site):
     def forward(self, tokens: Tensor, context: Context) -> Tensor:
         """Tokens ``[B, T]`` → ``[B, T, D]``; learned positions end where their table does."""
         x = F.embedding(tokens, self.weight)
+        x = x if self.scale == 1 else x * self.scale
         if self.position == "none":
             return x
         place = context.places(tokens)
@@ -75,7 +86,7 @@ class Linear(Site):
         super().__init__(op)
         self.init = op.init
         self.weight = nn.Parameter(torch.empty(op.width_out, op.width_in))
-        self.bias = nn.Parameter(torch.full((op.width_out,), op.bias_init)) if op.bias else None
+        self.bias = nn.Parameter(first_bias(op)) if op.bias else None
 
     def draw(self, seeded: Seeded) -> None:
         """As the operation says."""
@@ -86,6 +97,25 @@ class Linear(Site):
         return linear(x, self.weight, self.bias, self.backend)
 
 
+class BlockLinear(Site):
+    """See ``ops.BlockLinear``."""
+
+    op: ops.BlockLinear
+
+    def __init__(self, op: ops.BlockLinear) -> None:
+        super().__init__(op)
+        self.weight = nn.Parameter(torch.empty(op.parameters()["weight"]))
+
+    def draw(self, seeded: Seeded) -> None:
+        """Every slice as a projection of its own."""
+        with torch.no_grad():
+            self.weight.normal_(std=self.op.size**-0.5, generator=seeded("weight"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return by_head(x, self.weight)
+
+
 class MergedLinear(Site):
     """Several projections as one product; ``state_dict`` shows them apart, under their own names."""
 
@@ -93,7 +123,7 @@ class MergedLinear(Site):
         super().__init__(op)
         self.merged, self.sizes, self.biased = op, list(op.sizes), op.biased
         self.weight = nn.Parameter(torch.empty(sum(op.sizes), op.parts[0].width_in))
-        biases = [torch.full((part.width_out,), part.bias_init) for part in op.parts if part.bias]
+        biases = [first_bias(part) for part in op.parts if part.bias]
         self.bias = nn.Parameter(torch.cat(biases)) if biases else None
 
     def draw(self, seeded: Seeded) -> None:
@@ -225,6 +255,12 @@ def _norm(
     return y if bias is None else y + bias
 
 
+def draw_gain(weight: Tensor, op: ops.Norm, place: Place) -> None:
+    """Fill a norm's gain ``[size]`` as the operation asks for it."""
+    with torch.no_grad():
+        weight.fill_(((place.index + 1) / place.count) ** 0.7 if op.deepening else 1.0)
+
+
 class Norm(Site):
     """RMS or layer norm."""
 
@@ -235,6 +271,10 @@ class Norm(Site):
         shapes = op.parameters()
         self.weight = nn.Parameter(torch.ones(shapes["weight"]))
         self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.bias else None
+
+    def draw(self, seeded: Seeded) -> None:
+        """The gain may depend on the depth."""
+        draw_gain(self.weight, self.op, self.place)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[…, D]`` → ``[…, D]``."""
@@ -251,6 +291,10 @@ class GatedNorm(Site):
         shapes = op.parameters()
         self.weight = nn.Parameter(torch.ones(shapes["weight"]))
         self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.norm.bias else None
+
+    def draw(self, seeded: Seeded) -> None:
+        """As the norm's."""
+        draw_gain(self.weight, self.op.norm, self.place)
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         """Stream and gate logits ``[…, D]`` → ``[…, D]``."""

@@ -19,6 +19,7 @@ from archdsl.blocks.nn.base import (
     unit,
     widened,
 )
+from archdsl.blocks.nn.start import inverse_softplus, step_sizes, zigzag
 from archdsl.blocks.ops import memory as ops
 from archdsl.kernels.decay import MaxState, SumState, decay
 from archdsl.kernels.delta import delta, delta_general
@@ -255,12 +256,6 @@ def capped(x: Tensor, cap: float) -> Tensor:
     return cap * torch.tanh(x / cap)
 
 
-def zigzag(width: int, heads: int) -> Tensor:
-    """From -1 to 1 over each head's channels, flat in the middle (RWKV-7's initialisation)."""
-    across = torch.linspace(-1, 1, width // heads) if width > heads else torch.zeros(1)
-    return (across * across.abs()).repeat(heads)
-
-
 class RunningSoftmax(Site):
     """See ``ops.RunningSoftmax``."""
 
@@ -326,9 +321,9 @@ class ValueResidual(Site):
         self.up = nn.Parameter(torch.empty(op.width, op.rank))
 
     def draw(self, seeded: Seeded) -> None:
-        """As every low-rank map: the inner one of unit variance, the outer one small."""
+        """The low-rank map gives nothing yet."""
         with torch.no_grad():
-            self.down.normal_(std=self.op.width_in**-0.5, generator=seeded("down"))
+            self.down.zero_()
             self.up.normal_(std=0.02, generator=seeded("up"))
 
     def forward(self, v: Tensor, x: Tensor, context: Context) -> Tensor:
@@ -363,17 +358,6 @@ class SoftCap(Site):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape."""
         return capped(x, self.cap)
-
-
-def step_sizes(count: int, generator: torch.Generator) -> Tensor:
-    """Step sizes log-uniform between 0.001 and 0.1, at least 1e-4 (Mamba's initialisation)."""
-    low, high = math.log(1e-3), math.log(1e-1)
-    return torch.exp(torch.rand(count, generator=generator) * (high - low) + low).clamp(min=1e-4)
-
-
-def inverse_softplus(y: Tensor) -> Tensor:
-    """``x`` with ``softplus(x) = y``."""
-    return y + torch.log(-torch.expm1(-y))
 
 
 class Complement(Site):

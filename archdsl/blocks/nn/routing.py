@@ -14,6 +14,7 @@ from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, widene
 from archdsl.blocks.nn.convolution import Convolution
 from archdsl.blocks.nn.dense import draw_matrix
 from archdsl.blocks.nn.forms import Rows, on_every
+from archdsl.blocks.nn.start import first_bias
 from archdsl.blocks.nn.structure import RegionModule
 from archdsl.blocks.ops import routing as ops
 from archdsl.kernels.common import segments
@@ -87,7 +88,7 @@ class CopiedLinear(Site):
         super().__init__(op)
         shapes = op.parameters()
         self.weight = nn.Parameter(torch.empty(shapes["weight"]))
-        start = torch.full(shapes["bias"], op.bias_init) if op.bias else None
+        start = first_bias(op).expand(shapes["bias"]).clone() if op.bias else None
         self.bias = None if start is None else nn.Parameter(start)
 
     def draw(self, seeded: Seeded) -> None:
@@ -224,6 +225,7 @@ class _Routing(RegionModule):
     def __init__(self, op: ops.Routing) -> None:
         super().__init__()
         self.op = op
+        self.balance, self.z_loss = float(op.balance), float(op.z_loss)
 
     def planned(self, logits: Tensor, context: Context) -> Plan:
         """Where each token goes: its top choices, and all shared copies."""
@@ -247,13 +249,13 @@ class _Routing(RegionModule):
         flat = logits.flatten(0, 1)
         if context.keep or not len(flat):
             return
-        if self.op.balance:
+        if self.balance:
             places = plan.groups.diff()[: self.op.choices] / (len(flat) * self.op.top)
             probability = flat.softmax(-1).mean(0)
             share = (places.to(flat.dtype) * probability).sum() * self.op.choices
-            context.auxiliary.append(float(self.op.balance) * share)
-        if self.op.z_loss:
-            context.auxiliary.append(float(self.op.z_loss) * flat.logsumexp(-1).square().mean())
+            context.auxiliary.append(self.balance * share)
+        if self.z_loss:
+            context.auxiliary.append(self.z_loss * flat.logsumexp(-1).square().mean())
 
 
 def sequences(like: Tensor, context: Context) -> tuple[Tensor, int]:
@@ -272,6 +274,7 @@ class MixtureOfMemories(_Routing):
 
     def __init__(self, op: ops.MixtureOfMemories) -> None:
         super().__init__(op)
+        self.share = None if op.capacity is None else float(op.capacity) * op.top / op.choices
 
     def init_state(self, batch: int, like: Tensor) -> State:
         """The region's, and with a capacity how many tokens have asked for each memory."""
@@ -286,18 +289,17 @@ class MixtureOfMemories(_Routing):
         plan = self.planned(logits, context)
         self.penalise(logits, plan, context)
         asked: State = {}
-        if self.op.capacity is not None:
-            plan, asked = self._limited(plan, state, x.shape[1], context)
+        if self.share is not None:
+            plan, asked = self._limited(plan, self.share, state, x.shape[1], context)
         rows = Rows(plan, x.shape[0], x.shape[1], context.cu_seqlens)
         y, after = self.run(x, state, replace(context, rows=rows))
         return y, None if after is None else after | asked
 
     def _limited(
-        self, plan: Plan, state: State | None, length: int, context: Context
+        self, plan: Plan, share: float, state: State | None, length: int, context: Context
     ) -> tuple[Plan, State]:
-        """The plan without what is above the capacity, and how many have asked by now."""
+        """The plan without what is above a memory's share of tokens, and how many have asked by now."""
         op = self.op
-        assert op.capacity is not None
         before = torch.zeros(
             plan.copies, plan.sequences, dtype=torch.int64, device=plan.token.device
         )
@@ -307,7 +309,6 @@ class MixtureOfMemories(_Routing):
         place = plan.token % length + context.position
         if context.cu_seqlens is not None:
             place = place - context.cu_seqlens[plan.member % plan.sequences]
-        share = float(op.capacity) * op.top / op.choices
         allowed = (earlier < (place + 1) * share) | (plan.copy >= op.choices)
         asked = before.flatten() + plan.bounds.diff()
         kept = asked.view_as(before)[: op.choices].T.contiguous()

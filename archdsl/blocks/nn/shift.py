@@ -26,9 +26,9 @@ class TokenShift(Site):
             self.register_parameter(name, nn.Parameter(torch.empty(shape)))
 
     def draw(self, seeded: Seeded) -> None:
-        """Mixes by channel and depth; the low-rank map small."""
+        """Mixes by channel and depth; the low-rank map gives nothing yet."""
         along = torch.arange(self.op.width) / self.op.width
-        left = 1 - self.place.index / self.place.count
+        left = (1 - self.place.index / self.place.count) ** self.op.power
         with torch.no_grad():
             for row, (exponent, offset) in enumerate(
                 zip(self.op.exponents, self.op.offsets, strict=True)
@@ -38,7 +38,7 @@ class TokenShift(Site):
             if self.op.rank is not None:
                 self.get_parameter("mix_input").copy_(1 - along**left)
                 down, up = self.get_parameter("down"), self.get_parameter("up")
-                down.normal_(std=self.op.width**-0.5, generator=seeded("down"))
+                down.zero_()
                 up.uniform_(-0.01, 0.01, generator=seeded("up"))
 
     def forward(

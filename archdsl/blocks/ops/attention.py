@@ -13,7 +13,8 @@ class SoftmaxAttention(Op):
 
     ``window = w`` keeps keys ``t - w + 1 … t``. Decoding caches keys (rotated) and values of every
     token that a later one sees: all of them, or the last ``window - 1``. qk-norm is an RMS norm over
-    each head, before RoPE, as published (arXiv 2010.04245; placement as in the public models).
+    each head, before RoPE, as published (arXiv 2010.04245; placement as in the public models). RoPE
+    turns the first ``turned`` channels of a head.
     """
 
     module: ClassVar[str] = "archdsl.blocks.nn.attention:SoftmaxAttention"
@@ -23,6 +24,7 @@ class SoftmaxAttention(Op):
     head_dim: int
     position: Literal["none", "rope", "alibi"] = "none"
     base: int = 10_000
+    turned: int | None = None
     window: int | None = None
     causal_: bool = True
     qk_norm: bool = False

@@ -18,13 +18,14 @@ NN = "archdsl.blocks.nn."
 
 
 class Embedding(Op):
-    """Rows of a table by token, plus a position signal: tokens ``[B, T]`` → ``[B, T, width]``."""
+    """Rows of a table by token, times ``scale``, plus a position signal: ``[B, T]`` → ``[B, T, width]``."""
 
     module: ClassVar[str] = NN + "dense:Embedding"
     symbols: int
     width: int
     position: Literal["none", "learned", "sinusoidal"] = "none"
     positions: int = 0
+    scale: float = 1.0
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """Features of the table's width."""
@@ -38,7 +39,11 @@ class Embedding(Op):
 
 
 class Linear(Op):
-    """``y = W x + b``: ``[B, T, width_in]`` → ``[B, T, width_out]``."""
+    """``y = W x + b``: ``[B, T, width_in]`` → ``[B, T, width_out]``.
+
+    ``b`` starts at ``bias_init``; with ``bias_heads`` it also rises by 0.4 over the channels and bends by
+    0.3 over each head's, as RWKV-7's rates start.
+    """
 
     module: ClassVar[str] = NN + "dense:Linear"
     width_in: int
@@ -46,6 +51,7 @@ class Linear(Op):
     bias: bool = False
     init: Initialisation = "fan_in"
     bias_init: float = 0.0
+    bias_heads: int = 0
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """The input with another width."""
@@ -60,6 +66,27 @@ class Linear(Op):
     def flops(self, work: Work) -> int:
         """One matrix product."""
         return 2 * work.tokens * self.width_in * self.width_out
+
+
+class BlockLinear(Op):
+    """A projection within each of so many slices of the channels: ``[B, T, width]`` → the same."""
+
+    module: ClassVar[str] = NN + "dense:BlockLinear"
+    width: int
+    blocks: int
+
+    @property
+    def size(self) -> int:
+        """Channels of a slice."""
+        return self.width // self.blocks
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """``weight [blocks, out, in]``."""
+        return {"weight": (self.blocks, self.size, self.size)}
+
+    def flops(self, work: Work) -> int:
+        """A matrix product a slice."""
+        return 2 * work.tokens * self.width * self.size
 
 
 class MergedLinear(Op):
@@ -134,7 +161,8 @@ class GatedUnit(Op):
 class Norm(Op):
     """RMS or layer norm over each of ``groups`` equal slices of the channels (a slice a head).
 
-    The gain is shared by the slices where ``shared``, as published per-head norms have it.
+    The gain is shared by the slices where ``shared``, as published per-head norms have it. It starts at
+    one, or ``deepening`` at ``((l + 1)/L)^0.7`` in layer ``l`` of ``L`` (RWKV's released code).
     """
 
     module: ClassVar[str] = NN + "dense:Norm"
@@ -144,6 +172,7 @@ class Norm(Op):
     shared: bool = False
     eps: float = 1e-6
     bias: bool = False
+    deepening: bool = False
 
     def parameters(self) -> Mapping[str, Shape]:
         """``weight`` and, where asked, ``bias``."""

@@ -65,6 +65,7 @@ class CopiedLinear(Op):
     bias: bool = False
     init: Initialisation = "fan_in"
     bias_init: float = 0.0
+    bias_heads: int = 0
 
     @classmethod
     def of(cls, linear: Linear, copies: int, chosen: int, source: Form) -> CopiedLinear:

@@ -17,10 +17,11 @@ class TokenShift(Op):
     Args:
         width: of the stream.
         names: of the readers.
-        exponents: ``μ`` starts at ``1 - (i/D)^(exponent · r)``, with ``r`` from 1 for the first layer
-            towards 0 for the last.
+        exponents: ``μ`` starts at ``1 - (i/D)^(exponent · r^power)``, with ``r`` from 1 for the first
+            layer towards 0 for the last.
         offsets: what is taken off that in the last layer, in proportion in those before it.
-        rank: of the map that lets the token decide.
+        rank: of the map that lets the token decide; it starts at zero.
+        power: see ``exponents``.
     """
 
     module: ClassVar[str] = "archdsl.blocks.nn.shift:TokenShift"
@@ -29,6 +30,7 @@ class TokenShift(Op):
     exponents: tuple[float, ...]
     offsets: tuple[float, ...]
     rank: int | None = None
+    power: int = 1
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """One a reader, each like the input."""
