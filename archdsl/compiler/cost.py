@@ -5,12 +5,13 @@ Parameters and state bytes are exact. FLOPs are the matrix products PyTorch's co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Literal
 
-from archdsl.blocks.op import BYTES, Mode, Work
+from archdsl.blocks.op import BYTES, Mode, Shape, Work
 from archdsl.blocks.ops.loop import Loop
 from archdsl.compiler.graph import Graph, Node, Now, Replacement
 from archdsl.compiler.passes import MEANING, run
@@ -43,8 +44,7 @@ class Cost:
     @property
     def _shared(self) -> int:
         """Parameters that several operations share."""
-        shapes = {name: s for _, node in self.graph.walk() for name, s in node.op.common.items()}
-        return sum(map(prod, shapes.values()))
+        return sum(map(prod, shared(self.graph).values()))
 
     def flops(self, length: int = 1024, mode: Mode = "prefill") -> float:
         """Matrix-product FLOPs a token, over a sequence of ``length`` tokens.
@@ -67,12 +67,7 @@ class Cost:
 
     def state_bytes(self, length: int = 1024, dtype: str = "float32") -> int:
         """Bytes a sequence carries after ``length`` tokens: recurrent states (float32) and caches."""
-
-        def of(node: Node) -> int:
-            state = node.op.state(length).values()
-            return sum(buffer.bytes(dtype) for buffer in state) * node.types[0].copies
-
-        return self._total(of, "runs")
+        return self._total(partial(own_state, length=length, dtype=dtype), "runs")
 
     def cache_bytes(self, length: int = 1024, dtype: str = "float32") -> int:
         """The part of :meth:`state_bytes` that grows with the length."""
@@ -106,6 +101,17 @@ class Cost:
 
     def _total(self, measure: Callable[[Node], int], count: Count) -> int:
         return _Sum(measure, count).region(self.graph)
+
+
+def shared(graph: Graph) -> Mapping[str, Shape]:
+    """Shapes of the parameters that operations share all over a graph, by name."""
+    return {name: shape for _, node in graph.walk() for name, shape in node.op.common.items()}
+
+
+def own_state(node: Node, length: int, dtype: str = "float32") -> int:
+    """Bytes of an operation's own state after ``length`` tokens, one for each memory it serves."""
+    buffers = node.op.state(length).values()
+    return sum(buffer.bytes(dtype) for buffer in buffers) * node.types[0].copies
 
 
 def _causal(region: Graph) -> bool:

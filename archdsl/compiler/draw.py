@@ -16,6 +16,7 @@ import pydot
 
 from archdsl.blocks.op import Op, Type
 from archdsl.blocks.ops.structure import Branches, Layers, ResidualSum
+from archdsl.compiler.cost import own_state, shared
 from archdsl.compiler.graph import INPUT, Graph, Node
 
 KERNEL = "kernel "
@@ -50,8 +51,8 @@ class Branch:
 
 
 def outline(graph: Graph) -> tuple[Branch, ...]:
-    """The components of a graph, in order; equal regions are one object."""
-    return _Outline().region(graph)
+    """The components of a graph, in order, and what they share; equal regions are one object."""
+    return (*_Outline().region(graph), *_shared(graph))
 
 
 class _Outline:
@@ -74,8 +75,8 @@ class _Outline:
             title=name,
             widths=_widths(nodes),
             params=sum(_own_params(node.op) for node in nodes) + self._inside(nodes, "params"),
-            state=sum(_own_state(node.op, 0) for node in nodes) + self._inside(nodes, "state"),
-            cache=sum(_own_cache(node.op) for node in nodes) + self._inside(nodes, "cache"),
+            state=sum(own_state(node, 0) for node in nodes) + self._inside(nodes, "state"),
+            cache=sum(_own_cache(node) for node in nodes) + self._inside(nodes, "cache"),
             notes=tuple(note for node in nodes for note in node.notes),
             children=children,
             lines=1 + sum(len(node.notes) for node in nodes) + sum(c.lines for c in children),
@@ -98,6 +99,16 @@ class _Outline:
             for index in _times(node, figure)
             for branch in self.region(node.regions[index])
         )
+
+
+def _shared(graph: Graph) -> Iterator[Branch]:
+    """A line for each set of weights that belongs to no single operation."""
+    sizes: dict[str, int] = {}
+    for name, shape in shared(graph).items():
+        owner = name.split(".")[0]
+        sizes[owner] = sizes.get(owner, 0) + prod(shape)
+    for owner, params in sizes.items():
+        yield Branch(f"{owner} (shared)", params=params)
 
 
 def _components(nodes: Iterable[Node]) -> Iterator[tuple[str, list[Node]]]:
@@ -131,12 +142,8 @@ def _own_params(op: Op) -> int:
     return sum(map(prod, op.parameters().values()))
 
 
-def _own_state(op: Op, length: int) -> int:
-    return sum(buffer.bytes("float32") for buffer in op.state(length).values())
-
-
-def _own_cache(op: Op) -> int:
-    return _own_state(op, 1) - _own_state(op, 0)
+def _own_cache(node: Node) -> int:
+    return own_state(node, 1) - own_state(node, 0)
 
 
 def _widths(nodes: Sequence[Node]) -> str:

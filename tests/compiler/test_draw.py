@@ -55,6 +55,28 @@ def test_the_outline_adds_up(graph, stage):
         assert sum(branch.cache for branch in outline) == cost.cache_bytes(1)
 
 
+ROUTED = """
+model {
+    embed(dim = 32, vocab = 16)
+    loop(2) {
+        residual { rms_norm  mom(memories = 4, top = 2, router = recurrent) { gla } }
+        residual { rms_norm  mom(memories = 3, top = 1, shared = false) { gru } }
+        residual { rms_norm  moe(experts = 4, top = 2, router = recurrent, router_rank = 64) { mlp } }
+    }
+    lm_head
+}
+"""
+
+
+def test_the_outline_counts_every_memory_and_what_routers_share():
+    graph = archdsl.loads(ROUTED).sample(0).graph
+    outline, cost = draw.outline(run(graph)), Cost(graph)
+    assert sum(branch.params for branch in outline) == cost.params
+    assert sum(branch.state for branch in outline) == cost.state_bytes(0)
+    assert outline[-1].title == "router_gru_64 (shared)"
+    assert outline[-1].params == 6 * 64 * 64 + 6 * 64
+
+
 def test_the_outline_names_layers_and_runs(graph):
     titles = [branch.title for branch in branches(draw.outline(graph))]
     assert "linear × 6 (layers 0–2, 4–6)" in titles
