@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from archdsl.diagnostics import ArchError
 from archdsl.search.databases import answering
@@ -82,8 +83,8 @@ def search(space: Space, name: str, folder: Path, request: Request) -> Result:
         console.print(
             *greeting(space, study.store.name, study.settings, study.records()),
             *_edited(study),
-            sep="\n",
-        )
+            sep="\n", emoji=False,
+        )  # fmt: skip
         status = _searched(study, console, request)
         study.worker.stop()
         return _answered(study, status, console)
@@ -174,7 +175,7 @@ def greeting(space: Space, name: str, settings: Settings, records: Sequence[Reco
     """What the user sees at once: how large the space is and how much of it may be built."""
     size = counted(space)
     many = "too many architectures to count" if size is None else f"{size:,} architectures"
-    lines = [f"[bold]{name}[/]: {many if size != 1 else '1 architecture'}"]
+    lines = [f"[bold]{escape(name)}[/]: {many if size != 1 else '1 architecture'}"]
     rejected = rejections(space, size)
     if rejected:
         lines[0] += f", of which the constraints reject {rejected}"
@@ -246,7 +247,7 @@ def _answered(study: Study, status: Status, console: Console) -> Result:
     )
     write_outputs(result)
     console.print(result.table(console.width))
-    console.print(result.farewell(), soft_wrap=True)
+    console.print(result.farewell(), soft_wrap=True, markup=False, emoji=False)
     return result
 
 

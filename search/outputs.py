@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
 from archdsl.search.files import copy, remove, write_text
 from archdsl.search.objectives import Objective
@@ -66,27 +69,31 @@ class Result:
         """The best trials, for a terminal: a column a choice, or all choices in one where that is wider."""
         shown = [named(_choices(record)) for record in self.front[:SHOWN]]
         choices = list(dict.fromkeys(key for found in shown for key in found))
-        rows = [[found.get(choice, "–") for choice in choices] for found in shown]
-        made = self._table(choices, rows)
+        made = self._table({key: [found.get(key, "–") for found in shown] for key in choices})
         if Console(width=10_000).measure(made).minimum <= width:
             return made
         lines = ["\n".join(f"{name} {value}" for name, value in found.items()) for found in shown]
-        return self._table(["choices"], [[text] for text in lines], fold=True)
+        return self._table({"choices": lines}, fold=True)
 
-    def _table(
-        self, headings: Sequence[str], rows: Sequence[Sequence[str]], fold: bool = False
-    ) -> Table:
-        table = Table(title=f"{self.name}: the best of {self._counted()}", title_justify="left")
-        table.add_column("trial", justify="right")
-        for objective in self.objectives:
-            head = f"{objective.text} {arrow(objective)}".replace(".", ".\n").replace("(", "(\n")
-            table.add_column(head, justify="right", min_width=max(map(len, head.split())))
-        for heading in headings:
-            table.add_column(heading, overflow="fold", no_wrap=not fold)
-        for record, row in zip(self.front, rows, strict=False):
-            values = zip(self.objectives, record.values or (), strict=True)
-            table.add_row(str(record.number), *(quantity(o.text, v) for o, v in values), *row)
+    def _table(self, choices: Mapping[str, Sequence[str]], fold: bool = False) -> Table:
+        title = Text(f"{self.name}: the best of {self._counted()}")
+        table, figures = Table(title=title, title_justify="left"), self._figures()
+        for heading, cells in figures.items():
+            _add_column(table, heading, cells, justify="right")
+        for heading, cells in choices.items():
+            _add_column(table, heading, cells, fold=fold)
+        for row in zip(*figures.values(), *choices.values(), strict=True):
+            table.add_row(*map(Text, row))
         return table
+
+    def _figures(self) -> dict[str, list[str]]:
+        """Of the best trials, by heading."""
+        best = self.front[:SHOWN]
+        found = {"trial": [str(record.number) for record in best]}
+        for index, objective in enumerate(self.objectives):
+            values = [record.values[index] for record in best if record.values]
+            found[_head(objective)] = [quantity(objective.text, value) for value in values]
+        return found
 
     def farewell(self) -> str:
         """Where everything is, and what to type next."""
@@ -137,6 +144,30 @@ def _best_weights(source: Path, folder: Path) -> None:
 
 def _choices(record: Record) -> dict[str, str]:
     return dict(record.arch.get("choices", {}))
+
+
+def _head(objective: Objective) -> str:
+    """An objective with its direction, in lines as short as its longest word."""
+    text = f"{objective.text}\N{NO-BREAK SPACE}{arrow(objective)}".replace(".", ". ").replace(
+        "(", "( "
+    )
+    return fill(text, max(map(len, text.split())), break_long_words=False)
+
+
+def _add_column(
+    table: Table,
+    heading: str,
+    cells: Sequence[str],
+    *,
+    justify: JustifyMethod = "left",
+    fold: bool = False,
+) -> None:
+    """A column that is as wide as what stands in it, or one that gives way."""
+    lines = (line for text in (heading, *cells) for line in text.split("\n"))
+    least = None if fold else max(map(cell_len, lines))
+    table.add_column(
+        Text(heading), justify=justify, overflow="fold", no_wrap=not fold, min_width=least
+    )
 
 
 def arrow(objective: Objective) -> str:

@@ -142,3 +142,24 @@ def test_the_table_fits_a_terminal(result):
     assert "recall." in shown, "a head is broken at its dots"
     assert "accuracy" in shown
     assert "best.arch" in result.farewell()
+
+
+def table_of(result, choices, width):
+    arch = {**result.best.arch, "choices": choices}
+    best = replace(result.best, attributes={**result.best.attributes, "arch": arch})
+    console = Console(width=width, file=io.StringIO())
+    console.print(replace(result, front=(best,), records=(best,)).table(width))
+    return console.file.getvalue()
+
+
+def test_the_table_shows_values_as_they_are_written(result):
+    shown = table_of(result, {"stack.cycle": "[a, b, :ok:]"}, 100)
+    assert "[a, b, :ok:]" in shown, "a list is no markup"
+
+
+@pytest.mark.parametrize("width", range(48, 110, 3))
+def test_no_column_of_the_table_is_cut(result, width):
+    memory = "gated_deltanet(heads = 4, conv = 4)"
+    shown = table_of(result, {"model.memory": memory, "model.expand": "8/3"}, width)
+    lines = [line.rstrip() for line in shown.splitlines() if "━" in line or "─" in line]
+    assert all(line[-1] in "┓┩┘" for line in lines)
