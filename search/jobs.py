@@ -204,6 +204,14 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def usable(device: str | None) -> bool:
+    """Whether PyTorch can compute there."""
+    try:
+        return torch.zeros(1, device=device).item() == 0
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return False
+
+
 def _bound(task: Any, data: Path | None, folder: Path) -> LearningTask:
     if not isinstance(task, LearningTask):
         raise TypeError(f"the task `{task.name}` cannot be trained: {type(task).__name__}")
@@ -296,6 +304,7 @@ def main() -> None:
         messages.write(json.dumps(message) + "\n")
 
     jobs = Jobs(opener(options["loader"], options["space"]), tell)
-    tell({"kind": "ready", "torch": torch.__version__, "device": best_device()})
+    about = {"torch": torch.__version__, "device": best_device()}
+    tell({"kind": "ready", "usable": usable(options["device"]), **about})
     for line in sys.stdin:
         tell(jobs.answer(json.loads(line)))

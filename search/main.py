@@ -119,7 +119,8 @@ def opened(
     share = free_memory() if request.jobs > 1 else None
     memory = int(share * SHARE / request.jobs) if share else None
     text = space.to_json() if request.loader == LOADER else None
-    worker = Worker(out / "worker.log", request.loader, threads, memory, text)
+    log = out / "worker.log"
+    worker = Worker(log, request.loader, threads, memory, text, settings.device)
     open_things.callback(worker.stop)
     worker.start()
     store.attach([o.direction for o in objectives], _signature(space, settings, objectives, data))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.search.errors import user_error
 from archdsl.search.journal import unwritable
 
 LOADER = "archdsl.search.jobs:load_closed"
@@ -49,16 +50,17 @@ class Worker:
         threads: of torch; ``None`` leaves them to torch.
         memory: bytes it may allocate; ``None`` takes most of what is free.
         space: the space as JSON, so that candidates need not be parsed; ``None`` parses each one's text.
+        device: where candidates will be trained; ``None`` leaves that to the worker.
     """
 
     def __init__(
         self, log: Path, loader: str = LOADER, threads: int | None = None,
-        memory: int | None = None, space: str | None = None,
+        memory: int | None = None, space: str | None = None, device: str | None = None,
     ) -> None:  # fmt: skip
         self.log = log
         self.about: Mapping[str, Any] = {}
         self._options = {
-            "loader": loader, "threads": threads, "memory": memory, "space": space,
+            "loader": loader, "threads": threads, "memory": memory, "space": space, "device": device,
         }  # fmt: skip
         self._process: subprocess.Popen[str] | None = None
         self._messages: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
@@ -125,6 +127,9 @@ class Worker:
         if message is None:
             self.stop()
             raise _not_started(self.log)
+        if not message["usable"]:
+            self.stop()
+            raise _unusable_device(str(self._options["device"]))
         self.about = message
 
     def _send(self, request: Mapping[str, Any]) -> None:
@@ -188,6 +193,14 @@ def _close(stream: IO[str] | None) -> None:
 def environment() -> dict[str, str]:
     """Ours, with modules found where we find them."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+
+
+def _unusable_device(device: str) -> ArchError:
+    return user_error(
+        "unusable-device",
+        f"nothing can be trained on `{device}` here",
+        "leave `--device` out, or name one that PyTorch can use on this machine: `--device cpu`",
+    )
 
 
 def _not_started(log: Path) -> ArchError:

@@ -86,7 +86,12 @@ class Model(RegionModule):
         Raises:
             ValueError: the offsets do not cut the tokens into sequences.
         """
-        return self.run(tokens, None, _packed(Context(), tokens, cu_seqlens))[0]
+        context = _packed(Context(), tokens, cu_seqlens)
+        return self.run(tokens, None, context)[0] if tokens.shape[1] else self._of_none(tokens)
+
+    def _of_none(self, tokens: Tensor) -> Tensor:
+        """Logits ``[B, 0, V]`` of no tokens; most operations need one."""
+        return self.table.new_zeros(*tokens.shape, self.table.shape[0])
 
     def features(self, tokens: Tensor) -> Tensor:
         """What the head reads: ``[B, T]`` int64 → ``[B, T, D]``."""
@@ -159,6 +164,8 @@ class Model(RegionModule):
     def prefill(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits ``[B, T, V]`` of the next ``T`` tokens, and the state behind them."""
         self._decodable()
+        if not tokens.shape[1]:
+            return self._of_none(tokens), state
         context = Context(position=state["position"], keep=True)
         logits, layers = self.run(tokens, state["layers"], context)
         return logits, {"position": state["position"] + tokens.shape[1], "layers": layers}

@@ -26,6 +26,7 @@ LENGTH = 70
 CHUNKINGS = {
     "steps": [1] * LENGTH,
     "two": [64, 6],
+    "none between": [0, 20, 0, 50],
     "uneven": [1, 16, 3, 50],
     "one": [LENGTH],
 }
@@ -281,6 +282,19 @@ def test_takes_a_single_token(subject: Subject) -> None:
 @every_subject
 def test_takes_an_empty_batch(subject: Subject) -> None:
     assert subject.model()(tokens(0, 5)).shape == (0, 5, SYMBOLS)
+
+
+@every_subject
+def test_takes_no_tokens(subject: Subject) -> None:
+    assert subject.model()(tokens(2, 0)).shape == (2, 0, SYMBOLS)
+
+
+@every_decoder
+def test_decodes_an_empty_batch(subject: Subject) -> None:
+    model = subject.model()
+    with torch.no_grad():
+        _, state = model.prefill(tokens(0, 5), model.init_state(0))
+        assert model.step(tokens(0, 1)[:, 0], state)[0].shape == (0, SYMBOLS)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-20, 1e4])

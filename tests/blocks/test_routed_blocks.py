@@ -53,6 +53,21 @@ def decoded(model: torch.nn.Module, tokens: Tensor, sizes: list[int]) -> Tensor:
     return torch.cat(rows, 1)
 
 
+def test_under_autocast_members_of_any_length_are_of_one_dtype() -> None:
+    """One token is filtered by another form than many, and they end up in the same rows."""
+    layer = mixture("gla(heads = 2, conv = 4)", ", shared = false, neighbours = routed", 2, 1)
+    model = built(f"embed(dim = 16, vocab = 2) {layer} lm_head")
+    tokens = torch.zeros(1, 70, dtype=torch.int64)
+    tokens[0, 30] = 1
+    with torch.no_grad():
+        [router] = [w for name, w in model.named_parameters() if "router" in name]
+        router.copy_(model.get_parameter("embed.weight"))  # each symbol to its own memory
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(tokens, tokens)
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+
+
 every_mixer = pytest.mark.parametrize("mixer", published.MIXERS)
 
 

@@ -122,6 +122,14 @@ def test_a_worker_that_cannot_start_says_where_to_look(tmp_path):
     assert "no_such_module" in diagnostic.notes[0]
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_the_users_mistake(tmp_path, device):
+    worker = Worker(tmp_path / "worker.log", "fakes:load_fake", device=device)
+    with pytest.raises(ArchError) as caught:
+        worker.request(request(tmp_path), 60)
+    assert [found.id for found in caught.value.diagnostics] == ["unusable-device"]
+
+
 def test_it_ends_with_the_search(tmp_path):
     worker = Worker(tmp_path / "worker.log", "fakes:load_fake", threads=1)
     worker._ready()

@@ -117,7 +117,7 @@ class Convolution(Site):
     def _token(self, seen: Tensor, copies: int = 1) -> Tensor:
         weight, bias = self._taps(copies)
         y = (seen[:, :: self.op.dilation] * weight.T).sum(1, keepdim=True)
-        return y if bias is None else y + bias
+        return (y if bias is None else y + bias).to(seen.dtype)
 
     def _convolved(self, seen: Tensor, copies: int = 1) -> Tensor:
         weight, bias = self._taps(copies)
@@ -128,7 +128,7 @@ class Convolution(Site):
             dilation=self.op.dilation,
             groups=self.op.width * copies,
         )
-        return y.transpose(1, 2)
+        return y.transpose(1, 2).to(seen.dtype)  # autocast would narrow it
 
     def _activated(self, y: Tensor, copies: int = 1) -> Tensor:
         y = activate(self.op.activation, y)

@@ -140,7 +140,8 @@ def on_every(
     before = None if state is None else _map(state, lambda leaf: leaf.transpose(1, 2).flatten(2))
     y, after = module(wide, state=before, context=context, copies=copies)
     if after is not None:
-        after = _map(after, lambda leaf: leaf.view(*leaf.shape[:2], copies, -1).transpose(1, 2))
+        each = inputs[0].shape[-1]
+        after = _map(after, lambda leaf: leaf.unflatten(2, (copies, each)).transpose(1, 2))
     return y.reshape(x.shape), after
 
 

@@ -48,7 +48,7 @@ def short_convolution(
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor | None, function: str, heads: int) -> Tensor:
     y = functional.conv1d(x.transpose(1, 2), weight[:, None], bias, groups=x.shape[2])
-    y = ACTIVATIONS[function].plain(y.transpose(1, 2))
+    y = ACTIVATIONS[function].plain(y.transpose(1, 2).to(x.dtype))  # autocast would narrow it
     return unit_heads(y, heads) if heads else y
 
 
