@@ -32,6 +32,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Of connections: a server that is gone is noticed in less than a minute."""
 
 
+def is_database(storage: str) -> bool:
+    """Whether a storage is an address, or was meant as one, and not the path of a file."""
+    scheme, colon, rest = storage.partition(":")
+    return rest.startswith("//") or (colon != "" and scheme in {"sqlite", *DRIVERS})
+
+
 def open_database(url: str, name: str, lease: float) -> tuple[BaseStorage, Guard]:
     """The storage behind a URL, and what keeps the processes of a study in it apart.
 
@@ -60,11 +66,15 @@ def _with_driver(url: str) -> URL:
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
-    scheme, _, rest = url.partition("://")
+    scheme, slashes, rest = url.partition("://")
+    if not slashes:
+        raise _malformed(url.partition(":")[0])
     try:
         full = make_url(f"{DRIVERS.get(scheme, (scheme, ''))[0]}://{rest}")
     except ArgumentError:
         raise _unsupported(scheme) from None
+    except ValueError:  # a port that is no number
+        raise _malformed(scheme) from None
     if full.get_backend_name() not in {*LOCKS, "sqlite"}:
         raise _unsupported(scheme)
     return full
@@ -116,6 +126,15 @@ def _unsupported(scheme: str) -> ArchError:
         f"studies cannot be kept in `{scheme}://` storages",
         f"{guess + '; or ' if guess else ''}give the path of a journal file, `sqlite:///FILE`, "
         "`postgresql://…` or `mysql://…`",
+    )
+
+
+def _malformed(scheme: str) -> ArchError:
+    rest = "/FILE" if scheme == "sqlite" else "USER:PASSWORD@HOST:PORT/DATABASE"
+    return user_error(
+        "malformed-storage",
+        f"this is not how the address of a `{scheme}` storage is written",
+        f"write `{scheme}://{rest}`",
     )
 
 

@@ -80,8 +80,8 @@ class Result:
         table, figures = Table(title=title, title_justify="left"), self._figures()
         for heading, cells in figures.items():
             _add_column(table, heading, cells, justify="right")
-        for heading, cells in choices.items():
-            _add_column(table, heading, cells, fold=fold)
+        for name, values in choices.items():
+            _add_column(table, name, values, fold=fold)
         for row in zip(*figures.values(), *choices.values(), strict=True):
             table.add_row(*map(Text, row))
         return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -18,9 +19,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archdsl.blocks.asking import Direction
 from archdsl.diagnostics import ArchError
+from archdsl.search.databases import is_database, open_database
 from archdsl.search.errors import user_error
 from archdsl.search.guards import LEASE, FileGuard, Guard
-from archdsl.search.journal import Journal
+from archdsl.search.journal import Journal, unwritable
 from archdsl.search.records import OUTCOME, OWNER, Owner, Record, State
 
 if TYPE_CHECKING:
@@ -228,12 +230,12 @@ def open_store(storage: str | None, name: str, folder: Path, lease: float = LEAS
         ArchError: the folder, the file or the database cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if storage is not None and "://" in storage:
-        from archdsl.search.databases import open_database
-
+    if storage is not None and is_database(storage):
         database, guard = open_database(storage, name, lease)
         return Store(database, name, guard)
     place = Path(storage) if storage is not None else folder / "study.journal"
+    if not place.name:
+        raise unwritable(place, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
     guard = FileGuard(place.parent / LOCKS)
     return Store(JournalStorage(Journal(place)), name, guard)
 

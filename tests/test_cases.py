@@ -38,6 +38,7 @@ TESTED_ELSEWHERE = {
     "empty-data",
     "file-too-large",
     "keys-disagree",
+    "malformed-storage",
     "missing-file",
     "missing-model",
     "nested-too-deeply",
@@ -66,6 +67,7 @@ TESTED_ELSEWHERE = {
     "unreadable-file",
     "unsupported-storage",
     "unusable-component",
+    "unusable-device",
     "unused-data",
     "wrong-assignment",
 }

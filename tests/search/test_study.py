@@ -175,6 +175,23 @@ def test_storages_nobody_knows_are_refused_in_words(tmp_path):
     assert "postgresql://" in diagnostic.help
 
 
+@pytest.mark.parametrize(
+    "storage", ["postgresql:/host/studies", "postgresql://host:port/studies", "sqlite:study.db"]
+)
+def test_an_address_that_is_none_is_no_file_either(tmp_path, storage):
+    with pytest.raises(ArchError) as caught:
+        run(tmp_path, storage=storage)
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.id == "malformed-storage"
+    assert f"{storage.partition(':')[0]}://" in diagnostic.help
+
+
+@pytest.mark.parametrize("storage", ["", "."])
+def test_a_folder_is_no_storage(tmp_path, storage):
+    with pytest.raises(ArchError, match="is a directory"):
+        run(tmp_path, storage=storage)
+
+
 def test_a_server_that_does_not_answer_is_said_in_words(tmp_path):
     pytest.importorskip("psycopg")
     with pytest.raises(ArchError) as caught:

@@ -141,7 +141,7 @@ def on_every(
     y, after = module(wide, state=before, context=context, copies=copies)
     if after is not None:
         each = inputs[0].shape[-1]
-        after = _map(after, lambda leaf: leaf.unflatten(2, (copies, each)).transpose(1, 2))
+        after = _map(after, lambda leaf: leaf.view(*leaf.shape[:2], copies, each).transpose(1, 2))
     return y.reshape(x.shape), after
 
 
