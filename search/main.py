@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -247,8 +248,11 @@ def _answered(study: Study, status: Status, console: Console) -> Result:
         count=counted(study.space),
     )
     write_outputs(result)
-    console.print(result.table(console.width))
-    console.print(result.farewell(), soft_wrap=True, markup=False, emoji=False)
+    literal = partial(console.print, soft_wrap=True, markup=False, emoji=False)
+    literal(result.title)
+    if result.front:
+        console.print(result.table(console.width))
+    literal(result.farewell())
     return result
 
 

@@ -65,6 +65,15 @@ class Result:
         """The report."""
         return self.folder / "report.html"
 
+    @property
+    def title(self) -> str:
+        """What the table is of, with how the trials ended."""
+        states = Counter[str](record.state for record in self.records)
+        words = {"complete": "trained", "pruned": "cut", "fail": "failed"}
+        parts = [f"{states[state]} {word}" for state, word in words.items() if states[state]]
+        counted = f"{len(self.records)} trials" + (f" ({', '.join(parts)})" if parts else "")
+        return f"{self.name}: the best of {counted}" if self.front else f"{self.name}: {counted}"
+
     def table(self, width: int) -> Table:
         """The best trials, for a terminal: a column a choice, or all choices in one where that is wider."""
         shown = [named(_choices(record)) for record in self.front[:SHOWN]]
@@ -76,8 +85,7 @@ class Result:
         return self._table({"choices": lines}, fold=True)
 
     def _table(self, choices: Mapping[str, Sequence[str]], fold: bool = False) -> Table:
-        title = Text(f"{self.name}: the best of {self._counted()}")
-        table, figures = Table(title=title, title_justify="left"), self._figures()
+        table, figures = Table(), self._figures()
         for heading, cells in figures.items():
             _add_column(table, heading, cells, justify="right")
         for name, values in choices.items():
@@ -109,12 +117,6 @@ class Result:
             lines.append(f"best        {self.folder / 'best.arch'}")
             lines.append(f"checkpoint  {self.folder / 'best.safetensors'}")
         return "\n".join(lines)
-
-    def _counted(self) -> str:
-        states = Counter[str](record.state for record in self.records)
-        words = {"complete": "trained", "pruned": "cut", "fail": "failed"}
-        parts = [f"{states[state]} {word}" for state, word in words.items() if states[state]]
-        return f"{len(self.records)} trials" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def write_outputs(result: Result) -> None:

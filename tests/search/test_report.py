@@ -144,6 +144,11 @@ def test_the_table_fits_a_terminal(result):
     assert "best.arch" in result.farewell()
 
 
+def test_the_title_says_how_trials_ended(result):
+    assert result.title == "fake: the best of 9 trials (3 trained, 2 cut, 4 failed)"
+    assert replace(result, records=(), front=()).title == "fake: 0 trials"
+
+
 def table_of(result, choices, width):
     arch = {**result.best.arch, "choices": choices}
     best = replace(result.best, attributes={**result.best.attributes, "arch": arch})
