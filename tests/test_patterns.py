@@ -226,6 +226,10 @@ def test_the_commands(tmp_path) -> None:
     wrong = runner.invoke(cli, ["import", "M?"])
     assert wrong.exit_code == 1
     assert "`?` is no symbol of a layer pattern" in wrong.output
+    missing = runner.invoke(cli, ["import", str(tmp_path / "none.json")])
+    assert missing.exit_code == 1
+    assert "missing-file" in missing.output
+    assert runner.invoke(cli, ["import", "M-M*" * 100]).exit_code == 0, "longer than file names are"
 
 
 def test_the_files_of_the_zoo_have_the_patterns_of_their_papers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from archdsl.cli.output import MAPPING, deliver
 from archdsl.compiler.patterns import FORMATS, arch_text, of_arch, read, sizes_of_arch, write
 from archdsl.grammar.format import format_program
 from archdsl.grammar.parse import parse
+from archdsl.grammar.text import read_source
 
 out_option = click.option(
     "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file."
@@ -35,8 +37,8 @@ def import_(source: str, out: Path | None) -> None:
     """
     if source == STANDARD_INPUT:
         text, name = standard_input().text, "a configuration"
-    elif Path(source).is_file():
-        text, name = Path(source).read_text(encoding="utf-8", errors="replace"), Path(source).name
+    elif "." in source or os.path.isfile(source):  # no pattern has a dot
+        text, name = read_source(source).text, Path(source).name
     else:
         text, name = source, f"the pattern {source}"
     kinds, sizes = read(text)
