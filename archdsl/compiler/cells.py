@@ -10,6 +10,7 @@ from archdsl.blocks import equations
 from archdsl.blocks.base import LARGEST
 from archdsl.compiler.context import At, Call
 from archdsl.compiler.expect import EQUATION, Expect, Interval
+from archdsl.compiler.explore import no_choice
 from archdsl.compiler.numeric import calculation
 from archdsl.compiler.terms import (
     Applied,
@@ -19,6 +20,7 @@ from archdsl.compiler.terms import (
     Constant,
     Listing,
     Make,
+    Run,
     Term,
     Wrapped,
 )
@@ -49,6 +51,17 @@ assert tuple(OPTIONS["linear"]) == equations.LINEAR_OPTIONS
 assert tuple(OPTIONS["parameter"]) == equations.PARAMETER_OPTIONS
 
 
+def closed(term: Term) -> Term:
+    """The term as one value where nothing below it is a choice: who reads it has one term to look at."""
+    if term.broken or not all(map(_settled, term.children())):
+        return term
+    return Constant(term.span, term.evaluate(Run(no_choice), ()))
+
+
+def _settled(term: Term) -> bool:
+    return isinstance(term.number if isinstance(term, Wrapped) else term, Constant)
+
+
 def number(value: Term) -> Term:
     """A number as a part of an equation."""
     return Wrapped(value.span, value)
@@ -68,7 +81,7 @@ def arithmetic(elaborator: Elaborator, expression: ast.Binary | ast.Unary, at: A
         if isinstance(operand, Wrapped):
             zero = Constant(span, 0)
             return Wrapped(span, calculation(expression.operator, zero, operand.number, span))
-        return operand if expression.operator == "+" else Applied(span, "neg", (operand,))
+        return operand if expression.operator == "+" else closed(Applied(span, "neg", (operand,)))
     left = elaborator.term(expression.left, inner)
     right = elaborator.term(expression.right, inner)
     if isinstance(left, Wrapped) and isinstance(right, Wrapped):
@@ -76,7 +89,7 @@ def arithmetic(elaborator: Elaborator, expression: ast.Binary | ast.Unary, at: A
     if expression.operator == "/" and isinstance(right, Wrapped):
         one = Constant(span, 1)
         calculation("/", one, right.number, span)
-    return Applied(span, OPERATORS[expression.operator], (left, right))
+    return closed(Applied(span, OPERATORS[expression.operator], (left, right)))
 
 
 def function(
@@ -99,11 +112,11 @@ def function(
         for option in _option(elaborator, word, a, call)
     ]
     _check_count(elaborator, word, len(terms), call, at)
-    return Applied(span, word, tuple(terms), tuple(options))
+    return closed(Applied(span, word, tuple(terms), tuple(options)))
 
 
-def _inside(call: Call, expect: Expect, what: str) -> At:
-    return At(call.frame, call.path, expect, what)
+def _inside(call: Call, expect: Expect, what: str, *name: str) -> At:
+    return At(call.frame, (*call.path, *name), expect, what)
 
 
 def _option(
@@ -112,8 +125,8 @@ def _option(
     assert argument.name is not None
     known = OPTIONS.get(word, {})
     if argument.name in known:
-        at = _inside(call, known[argument.name], f"`{argument.name}` of `{word}`")
-        at = replace(at, path=(*call.path, argument.name))
+        what = f"`{argument.name}` of `{word}`"
+        at = _inside(call, known[argument.name], what, argument.name)
         yield argument.name, elaborator.term(argument.value, at)
         return
     span = call.frame.spot(argument.name_span or argument.span)
@@ -182,7 +195,8 @@ def body(elaborator: Elaborator, made: Make, call: Call) -> bool:
             known.add(item.target)
     targets = [item.target for item in call.body.items if isinstance(item, ast.Equation)]
     _check_assigned(elaborator, made, call, states, targets)
-    made.arguments["equations"] = Listing(call.frame.spot(call.body.span), tuple(terms))
+    listing = Listing(call.frame.spot(call.body.span), tuple(terms))
+    made.arguments["equations"] = closed(listing)
     made.__post_init__()
     return not any(term.broken for term in terms)
 
@@ -204,7 +218,7 @@ def _assignment(
     frame = replace(call.frame, locals=known)
     at = At(frame, (*call.path, item.target), EQUATION, f"`{item.target}`")
     term = elaborator.term(item.value, at)
-    return term if term.broken else Assigned(span, item.target, term)
+    return term if term.broken else closed(Assigned(span, item.target, term))
 
 
 def _names(term: Term | None) -> tuple[str, ...] | None:

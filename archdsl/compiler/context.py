@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from archdsl.compiler.expect import Expect
 from archdsl.compiler.names import Scope
@@ -100,4 +100,6 @@ class At:
 
     def plain(self, expect: Expect, what: str | None = None) -> At:
         """The same place for a part of the expression, without its calls."""
-        return replace(self, expect=expect, what=what or self.what, calls=(), each=None)
+        return At(
+            self.frame, self.path, expect, what or self.what, (), None, self.fixed, self.inside, self.via
+        )  # fmt: skip

@@ -97,14 +97,20 @@ def references(definition: Definition) -> Iterator[Reference]:
     yield from _read(meaning, own)
 
 
-def _read(node: ast.Node, own: frozenset[str]) -> Iterator[Reference]:
+def _read(node: ast.Node, own: frozenset[str]) -> list[Reference]:
     """The names below a node, but for those that mean something there."""
+    found: list[Reference] = []
+    _add(node, own, found)
+    return found
+
+
+def _add(node: ast.Node, own: frozenset[str], found: list[Reference]) -> None:
     if isinstance(node, ast.Component):
         if node.name[0] not in own:
-            yield Reference(node.name, node.name_span)
+            found.append(Reference(node.name, node.name_span))
         own = own | _labels(node)
     for child in node.children():
-        yield from _read(child, own)
+        _add(child, own, found)
 
 
 def _labels(component: ast.Component) -> frozenset[str]:

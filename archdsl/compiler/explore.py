@@ -112,6 +112,11 @@ def explore(
         prefix = path.next()
 
 
+def no_choice(site: Site) -> int:
+    """Decides nothing, for terms in which there is nothing to decide."""
+    raise AssertionError(f"{site.path} is a choice")
+
+
 def _outcome(action: Callable[[Run], T], run: Run) -> Outcome[T]:
     """What comes of one run. Nothing else of the run is kept, nor left for the collector of cycles."""
     try:

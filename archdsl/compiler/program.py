@@ -18,7 +18,17 @@ from archdsl.compiler.components import settle
 from archdsl.compiler.context import At, Call
 from archdsl.compiler.elaborate import Elaborator
 from archdsl.compiler.expect import LAYERS, NUMBER, Expect, Number, fields
-from archdsl.compiler.terms import Broken, Built, Choice, Constant, Make, Run, Series, Term
+from archdsl.compiler.explore import no_choice
+from archdsl.compiler.terms import (
+    Broken,
+    Built,
+    Choice,
+    Constant,
+    Make,
+    Run,
+    Series,
+    Term,
+)
 from archdsl.compiler.values import unspellable
 from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity, Span, did_you_mean
 from archdsl.grammar import ast
@@ -177,7 +187,7 @@ class Planner:
         if any(term.broken for term in make.arguments.values()):
             return SearchSection()
         try:
-            section: SearchSection = Run(_no_choice).value(make)
+            section: SearchSection = Run(no_choice).value(make)
         except ArchError as error:
             for diagnostic in error.diagnostics:
                 self.report.add(diagnostic)
@@ -329,7 +339,3 @@ def _models(term: Term) -> Iterator[type[Task]]:
     elif isinstance(term, Choice):
         for alternative in term.alternatives:
             yield from _models(alternative)
-
-
-def _no_choice(site: Any) -> int:
-    raise AssertionError(f"{site.path} is a choice in `search`")

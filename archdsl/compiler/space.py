@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.blocks.asking import SearchSection, Task
 from archdsl.compiler.arch import Arch, Assignment
 from archdsl.compiler.counting import ONE, Counter, Draw, Factor, TooEntangled
-from archdsl.compiler.explore import Budget, Layouts, layouts
+from archdsl.compiler.explore import Budget, Layouts, layouts, no_choice
 from archdsl.compiler.infeasible import Look
 from archdsl.compiler.program import Plan
 from archdsl.compiler.quantities import Objective, Requirement
@@ -71,7 +71,7 @@ class Space:
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         """What is made large or small, in the order of the file."""
-        run = Run(_no_choice)
+        run = Run(no_choice)
         return tuple(run.value(term) for term in self.plan.objectives)
 
     @property
@@ -389,7 +389,3 @@ def _follow(prefix: list[int], taken: list[tuple[int, int]]) -> Choose:
         return index
 
     return choose
-
-
-def _no_choice(site: Site) -> int:
-    raise AssertionError(f"{site.path} is a choice where none can be")

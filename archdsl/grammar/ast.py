@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 from archdsl.diagnostics import Span
 
@@ -21,11 +22,18 @@ class Node:
 
     def children(self) -> Iterator[Node]:
         """The nodes directly below this one, in the order of the text."""
-        for item in fields(self):
-            value = getattr(self, item.name)
+        cls: Any = type(self)
+        for name in _names(cls):
+            value = getattr(self, name)
             for child in value if isinstance(value, tuple) else (value,):
                 if isinstance(child, Node):
                     yield child
+
+
+@cache
+def _names(cls: Any) -> tuple[str, ...]:
+    """The fields of a class that may hold nodes."""
+    return tuple(field.name for field in fields(cls) if not field.name.endswith("span"))
 
 
 # --- values ---------------------------------------------------------------------------------------

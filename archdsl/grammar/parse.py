@@ -9,7 +9,7 @@ something.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -29,6 +29,7 @@ from archdsl.grammar.build import Builder, check_depth
 from archdsl.grammar.mistakes import explain
 from archdsl.grammar.place import Finding, Place
 from archdsl.grammar.text import check, comments, read_source, without_mark
+from archdsl.grammar.walk import Reduction, Terminal, Walk
 from archdsl.grammar.words import CLOSED, CLOSING, KEYWORDS, Opening, Words, close
 
 __all__ = ["parse", "parse_file", "parse_source", "read_source"]
@@ -68,10 +69,9 @@ def parse_source(source: Source) -> ast.Program:
     source = without_mark(source)
     nesting = check(source)
     _builder.reset(source)
-    try:
-        items = cast(tuple[ast.Item, ...], _grammar().parse(source.text))
-    except UnexpectedInput as error:
-        raise ArchError(_diagnose(source, error)) from None
+    items = cast(tuple[ast.Item, ...] | None, _walk().parse(source.text))
+    if items is None:
+        items = _carefully(source)
     if _builder.found:
         raise ArchError(_builder.found[:MOST_DIAGNOSTICS])
     if not items:
@@ -81,6 +81,15 @@ def parse_source(source: Source) -> ast.Program:
     )
     check_depth(program, _builder.chain, nesting)
     return program
+
+
+def _carefully(source: Source) -> tuple[ast.Item, ...]:
+    """The items of a text by Lark's own parser, which can say where it stumbled."""
+    _builder.reset(source)
+    try:
+        return cast(tuple[ast.Item, ...], _grammar().parse(source.text))
+    except UnexpectedInput as error:
+        raise ArchError(_diagnose(source, error)) from None
 
 
 def _empty(source: Source) -> Diagnostic:
@@ -104,6 +113,42 @@ def _grammar() -> Lark:
         return Lark(_resource("arch.lark"), transformer=_builder, **OPTIONS)
     table["data"]["options"] |= {"transformer": _builder, "_plugins": OPTIONS["_plugins"]}
     return Lark.load(table)
+
+
+@cache
+def _walk() -> Walk:
+    """The quick way through the same table."""
+    lark = _grammar()
+    parser: Any = lark.parser.parser.parser
+    table = parser.parse_table
+    actions = table.states.items()
+    return Walk(
+        start=table.start_states["start"],
+        end=table.end_states["start"],
+        goes={
+            state: {name: found for name, (kind, found) in row.items() if kind is Shift}
+            for state, row in actions
+        },
+        reduces={
+            state: {
+                name: _reduction(found, parser.callbacks)
+                for name, (kind, found) in row.items()
+                if kind is not Shift
+            }
+            for state, row in actions
+        },
+        terminals=[
+            Terminal(t.name, t.pattern.to_regexp(), t.priority, t.pattern.max_width)
+            for t in lark.terminals
+        ],
+        soft=_SOFT,
+    )
+
+
+def _reduction(rule: Any, callbacks: Mapping[Any, Any]) -> Reduction:
+    size = len(rule.expansion)
+    kept = size == 1 and rule.options.expand1 and rule.alias is None
+    return size, str(rule.origin.name), None if kept else callbacks[rule]
 
 
 class KeywordLexer(ContextualLexer):
