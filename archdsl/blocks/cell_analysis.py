@@ -45,7 +45,11 @@ class Product:
 
     def setting(self, name: str, default: Setting = False) -> Setting:
         """A named setting of its ``linear``."""
-        return dict(self.call.options).get(name, default)
+        return self._settings.get(name, default)
+
+    @cached_property
+    def _settings(self) -> dict[str, Setting]:
+        return dict(self.call.options)
 
     @property
     def diagonal(self) -> bool:

@@ -235,7 +235,10 @@ def gather(
     tokens, targets = look(task, seed, device, sequences)
     evidence = Evidence(arch, tokens.shape[1], probed=_only(targets))
     _describe(evidence, model, needs)
-    with watched(model, needs, evidence):
+    with ExitStack() as things:
+        if Need.GRADIENTS not in needs:
+            things.enter_context(_frozen(model))
+        things.enter_context(watched(model, needs, evidence))
         loss = model.loss(tokens, targets)
     if needs & BACKWARD:
         _pull(evidence, loss, needs)
@@ -274,7 +277,7 @@ def _pull(evidence: Evidence, loss: Tensor, needs: frozenset[Need]) -> None:
     hidden = [mixer for mixer in mixers if mixer.output.requires_grad]
     weights = evidence.weights if Need.GRADIENTS in needs else []
     inputs = [*wanted, *(mixer.output for mixer in hidden), *weights]
-    if not inputs:
+    if not inputs or not loss.requires_grad:
         return
     found = iter(torch.autograd.grad(loss, inputs, allow_unused=True))
     evidence.pulled = next(found) if wanted else None
@@ -348,6 +351,19 @@ def watched(model: Any, needs: frozenset[Need], evidence: Evidence) -> Iterator[
         yield
 
 
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No gradient of a weight is wanted inside: none is prepared for, and kernels need not find it."""
+    learned = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in learned:
+        weight.requires_grad = False
+    try:
+        yield
+    finally:
+        for weight in learned:
+            weight.requires_grad = True
+
+
 Hook = Callable[[nn.Module, Any, Any], None]
 
 
@@ -363,8 +379,8 @@ def _seen(evidence: Evidence, name: str) -> Hook:
 
 def _embedded(evidence: Evidence) -> Hook:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        if evidence.embedded is None and output.requires_grad:
-            evidence.embedded = output
+        if evidence.embedded is None and torch.is_grad_enabled():
+            evidence.embedded = output if output.requires_grad else output.requires_grad_()
 
     return hook
 

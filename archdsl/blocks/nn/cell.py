@@ -13,6 +13,7 @@ from archdsl.blocks.equations import Apply, Constant, Expression, Name, walk
 from archdsl.blocks.nn.base import Context, Seeded, Site, State, by_head, exactly, widened
 from archdsl.blocks.nn.cell_start import Starts, fill
 from archdsl.blocks.nn.functions import FUNCTIONS
+from archdsl.blocks.nn.recurrence import recurrence
 from archdsl.blocks.ops import cell as ops
 from archdsl.kernels.common import segments, sequences
 from archdsl.kernels.routing import gather_rows
@@ -71,6 +72,12 @@ class CellRecurrence(Site):
         how = str(product.setting("bias_init", "zeros"))
         fill(self.get_parameter(name), how, size, seeded(name))
 
+    @property
+    def _written(self) -> bool:
+        """Whether the steps are run by hand, with no graph of their operations."""
+        by_hand = self.backend is None and not torch.compiler.is_compiling()
+        return by_hand and self.op.steps is not None
+
     def forward(
         self, x: Tensor, state: State | None, context: Context
     ) -> tuple[Tensor, State | None]:
@@ -86,7 +93,8 @@ class CellRecurrence(Site):
             if scans:
                 run = _Scan(self, wide, state, bounds)
             elif bounds is None:
-                run = _Steps(self, wide, state)
+                stepwise = self._written and x.shape[1] > 1
+                run = (_WrittenSteps if stepwise else _Steps)(self, wide, state)
             else:
                 run = _PackedSteps(self, wide, state, bounds)
             output, after = run.result()
@@ -104,6 +112,7 @@ class _Run:
         self.linears: dict[Apply, Linear] = {found.call: found for found in self.analysis.linears}
         self.vectors = {found.call: found.name for found in self.analysis.vectors}
         self.read: Values = {}
+        self.products: Values = {}
 
     def result(self) -> tuple[Tensor, State]:
         """The output ``[B, T, D]`` and the last states ``[B, D]``."""
@@ -151,6 +160,8 @@ class _Run:
 
     def product(self, product: Product, argument: Tensor) -> Tensor:
         """One weight times its argument ``[…, D]``, or ``[…, D, 1]`` where channels have copies."""
+        if product.name in self.products:
+            return self.products[product.name]
         if product.diagonal:
             return self.vector(product.name) * argument
         argument = self.flat(argument)
@@ -169,6 +180,12 @@ class _Run:
     def given(self, x: Tensor, call: Apply) -> Tensor:
         """What a ``linear`` gives, a number a channel or a copy, with both axes."""
         return x[..., None, :] if dict(call.options).get("copies") is True else self.raised(x)
+
+
+def _joins(product: Product) -> bool:
+    """Whether a weight is a whole matrix of the input."""
+    apart = product.diagonal or product.setting("rank") or product.setting("copies")
+    return product.argument == Name("x") and not apart
 
 
 def _sum(parts: list[Tensor]) -> Tensor:
@@ -250,13 +267,26 @@ class _Steps(_Run):
     def result(self) -> tuple[Tensor, State]:
         """See the base."""
         assignments = self.analysis.assignments
+        self.products = self._of_input()
         free = [name for name, value in assignments.items() if not self.analysis.depends(value)]
         for name in free:
             self.values[name] = self.value(assignments[name], self.values)
         self.inputs = self._inputs()
+        return self.run([name for name in assignments if name not in self.values])
+
+    def run(self, bound: list[str]) -> tuple[Tensor, State]:
+        """The output and the last states, from the assignments that depend on the state."""
         self.joined = self._joined()
-        bound = [name for name in assignments if name not in self.values]
         return self._loop(bound)
+
+    def _of_input(self) -> Values:
+        """The products of the input with all the full matrices it meets, as one."""
+        found = [p for linear in self.linears.values() for p in linear.products if _joins(p)]
+        weights = [self.weight(product.name) for product in found]
+        if len(found) < 2 or self.cell.op.copies > 1 or any(w.dim() > 2 for w in weights):
+            return {}
+        parts = F.linear(self.x, torch.cat(weights)).chunk(len(found), -1)
+        return {product.name: part for product, part in zip(found, parts, strict=True)}
 
     def _inputs(self) -> dict[Apply, Tensor | None]:
         """For each ``linear`` with a part that depends on the state, the sum of the parts that do not."""
@@ -290,7 +320,8 @@ class _Steps(_Run):
         for t in range(self.steps):
             current = self.going(current, t)
             values = {name: parts[t] for name, parts in slices.items()} | current
-            self.now, self.products = t, self._products(current)
+            given = {name: parts[t] for name, parts in self.given_parts.items()}
+            self.now, self.products = t, given | self._products(current)
             for name in bound:
                 values[name] = self.value(self.analysis.assignments[name], values)
             current = {name: values[self.analysis.final[name]] for name in current}
@@ -320,6 +351,13 @@ class _Steps(_Run):
             call: None if value is None else self._over_time(value)
             for call, value in self.inputs.items()
         }
+        free = [f for call, f in self.linears.items() if not self.analysis.depends(call)]
+        self.given_parts = {
+            product.name: self._over_time(self.products[product.name])
+            for linear in free
+            for product in linear.products
+            if product.name in self.products
+        }
         return {name: self._over_time(value) for name, value in self.values.items()}
 
     def _over_time(self, value: Tensor) -> tuple[Tensor, ...]:
@@ -345,14 +383,41 @@ class _Steps(_Run):
         if call not in getattr(self, "inputs", {}):
             return super().linear(call, values)
         parts = [
-            self.products[p.name]
-            if p.name in self.products
-            else self.product(p, self.value(p.argument, values))
+            self.product(p, self.value(p.argument, values))
             for p in self.linears[call].products
             if self.analysis.depends(p.argument)
         ]
         known = self.sliced[call]
         return _sum([*parts, *([] if known is None else [known[self.now]])])
+
+
+class _WrittenSteps(_Steps):
+    """The same steps forwards and backwards by hand: see :mod:`.recurrence`."""
+
+    def run(self, bound: list[str]) -> tuple[Tensor, State]:
+        """See the base."""
+        program = self.cell.op.steps
+        assert program is not None
+        states = [self.state[name].to(self.x.dtype) for name in program.states]
+        known = [self._known(value) for value in program.known]
+        weights = [self._square(name) for name in program.weights]
+        output, last = recurrence(program, self.steps, states, known, weights)
+        after = zip(program.states, last, strict=True)
+        return output, {name: value.to(self.state[name].dtype) for name, value in after}
+
+    def _known(self, value: Expression) -> Tensor:
+        """What does not depend on the state, for all of time."""
+        if isinstance(value, Apply) and value in self.inputs:
+            found = self.inputs[value]
+            assert found is not None, "a `linear` is known where a part of it is"
+        else:
+            found = self.value(value, self.values)
+        return found.expand(*self.x.shape[:2], self.cell.op.width)
+
+    def _square(self, name: str) -> Tensor:
+        """A weight without the axis of its one head."""
+        weight = self.weight(name)
+        return weight.view(weight.shape[-2:])
 
 
 class _PackedSteps(_Steps):

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import SkipValidation
 
 from archdsl.blocks.cell_analysis import Analysis, Linear, Product, analysed
+from archdsl.blocks.cell_steps import Program, program
 from archdsl.blocks.equations import Assignment, Name, text
 from archdsl.blocks.op import Buffer, Op, Shape, Type, Work
 
@@ -42,6 +43,13 @@ class CellRecurrence(Op):
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """Features of the cell's width."""
         return (replace(inputs[0], width=self.width),)
+
+    @cached_property
+    def steps(self) -> Program | None:
+        """A step as instructions, where it is made of whole products and elementwise functions."""
+        bound = [p for li in self.analysis.linears for p in li.products]
+        apart = any(len(self.shape(p)) == 3 and self.shape(p)[0] > 1 for p in bound)
+        return None if apart or self.copies > 1 else program(self.analysis)
 
     @property
     def cells(self) -> Shape:

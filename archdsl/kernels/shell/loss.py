@@ -80,13 +80,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         kept: bool,
     ) -> Tensor:
         wanted = [kept and need for need in ctx.needs_input_grad[:3]]
-        work = _Work(x, weight, bias, triton, any(wanted))
+        work = _Work(x, weight, bias, triton, wanted)
         count = (targets != IGNORED).sum().clamp(min=1)
         size = max(1, at_once // weight.shape[0])
         for start in range(0, len(x), size):
             work.block(slice(start, start + size), targets[start : start + size], count)
-        grads = [g if need else None for g, need in zip(work.grads, wanted, strict=True)]
-        ctx.save_for_backward(*grads)
+        ctx.save_for_backward(*work.grads)
         return work.total / count
 
     @staticmethod
@@ -98,20 +97,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 class _Work:
-    """What is summed over the blocks: the loss, and the gradients in their tensors' dtypes."""
+    """What is summed over the blocks: the loss, and the wanted gradients in their tensors' dtypes."""
 
     def __init__(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, triton: bool, differentiate: bool
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, triton: bool, wanted: list[bool]
     ) -> None:
         self.x, self.weight, self.bias = x, weight, bias
-        self.triton, self.differentiate = triton, differentiate
+        self.triton, self.differentiate = triton, any(wanted)
         self.wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.total = x.new_zeros((), dtype=self.wide)
-        self.grads: list[Tensor | None] = [None, None, None]
-        if differentiate:
-            self.grads[0] = torch.empty_like(x)
-            self.grads[1] = torch.zeros_like(weight, dtype=self.wide)
-            self.grads[2] = None if bias is None else torch.zeros_like(bias, dtype=self.wide)
+        self.grads = (
+            torch.empty_like(x) if wanted[0] else None,
+            torch.zeros_like(weight, dtype=self.wide) if wanted[1] else None,
+            torch.zeros_like(bias, dtype=self.wide) if wanted[2] and bias is not None else None,
+        )
 
     def block(self, rows: slice, targets: Tensor, count: Tensor) -> None:
         """Add the loss and the gradients of some rows."""
@@ -123,10 +122,10 @@ class _Work:
         logits /= count
         d_logits = logits.to(x.dtype)
         d_x, d_weight, d_bias = self.grads
-        assert d_x is not None
-        assert d_weight is not None
-        d_x[rows] = product(d_logits, self.weight.t())
-        d_weight += product(d_logits.t(), x.t())
+        if d_x is not None:
+            d_x[rows] = product(d_logits, self.weight.t())
+        if d_weight is not None:
+            d_weight += product(d_logits.t(), x.t())
         if d_bias is not None:
             d_bias += logits.sum(0)
 
