@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,30 @@ class Format:
     reached: str
     paper: Mapping[str, float] = field(default_factory=dict)
 
-    def read(self, records: Iterable[Mapping[str, Any]]) -> Benchmark:
+    def read(self, path: Path, records: Iterable[Mapping[str, Any]]) -> Benchmark:
         """The benchmark of a file's records.
 
         Raises:
-            KeyError, TypeError, ValueError: a record is not as it should be.
+            ArchError: a record is not as it should be, or none has a result.
         """
         settings = {each.name: getattr(self, each.name) for each in fields(self)}
         del settings["entry"]
-        return Benchmark(entries=tuple(map(self.entry, records)), **settings)
+        entries = [self._entry(path, n, record) for n, record in enumerate(records, start=1)]
+        if all(entry.reached is None for entry in entries):
+            raise unknown(path, "none of its architectures has a result")
+        return Benchmark(entries=tuple(entries), **settings)
+
+    def _entry(self, path: Path, number: int, record: Mapping[str, Any]) -> Entry:
+        """One record; a result that is no finite number is none."""
+        try:
+            entry = self.entry(record)
+            finite = entry.reached is not None and isfinite(entry.reached)
+            return replace(entry, reached=entry.reached if finite else None)
+        except KeyError as error:
+            why = f"record {number} has no {error}"
+        except (AttributeError, TypeError, ValueError) as error:
+            why = f"record {number} is not as it should be: {error}"
+        raise unknown(path, why)
 
 
 def records(path: Path) -> list[Any]:
@@ -105,12 +121,20 @@ def records(path: Path) -> list[Any]:
         if text.lstrip().startswith("["):
             found = json.loads(text)
         else:
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+            lines = enumerate(text.splitlines(), start=1)
+            found = [_loaded(line, number) for number, line in lines if line.strip()]
     except ValueError as error:
         raise unknown(path, f"it is not JSON ({error})") from None
     if not found or not all(isinstance(record, dict) for record in found):
         raise unknown(path, "it holds no records")
     return list(found)
+
+
+def _loaded(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from None
 
 
 def unknown(path: Path, why: str) -> ArchError:

@@ -61,6 +61,12 @@ SPELLING: dict[str, Callable[..., str]] = {
 }
 """Each operation of the benchmark as an expression."""
 
+TAKES = {
+    "blend": 3, "elementwise_prod": 2, "elementwise_sum": 2,
+    "activation_tanh": 1, "activation_sigm": 1, "activation_leaky_relu": 1,
+}  # fmt: skip
+"""How many inputs an operation takes; ``linear`` takes any."""
+
 
 def cell(recipe: Recipe, states: int) -> str:
     """A recipe as a definition; states are assigned last, so that every node reads the old ones.
@@ -68,12 +74,32 @@ def cell(recipe: Recipe, states: int) -> str:
     Weights and biases start as in the benchmark: uniform within the inverse root of the width.
     """
     names = ", ".join(f"h{i}" for i in range(states))
+    _check(recipe, states)
     equations = [f"{_name(node)} = {_expression(recipe[node])}" for node in ordered(recipe)]
     equations += [f"h{i} = new{i}" for i in range(states)]
     body = "\n".join(f"    {equation}" for equation in equations)
     heading = f"cell(state = [{names}], output = h0, width = width)"
     parameters = ", ".join(gains(recipe, 1, 1))
     return f"def layer({parameters}) = {heading} {{\n{body}\n}}\n"
+
+
+def _check(recipe: Recipe, states: int) -> None:
+    """Complain of a recipe that is none of so many states.
+
+    Raises:
+        ValueError: it gives no new value of a state, or reads a state that there is not.
+    """
+    lacking = [f"h_new_{i}" for i in range(states) if f"h_new_{i}" not in recipe]
+    if states < 1 or lacking:
+        raise ValueError(f"its recipe gives no `{(lacking or ['h_new_0'])[0]}`")
+    read = {source for node in recipe.values() for source in node["input"]}
+    beyond = sorted(s for s in read if s.startswith("h_prev_") and s not in _old(states))
+    if beyond:
+        raise ValueError(f"its recipe reads `{beyond[0]}`, and it has {states} states")
+
+
+def _old(states: int) -> set[str]:
+    return {f"h_prev_{i}" for i in range(states)}
 
 
 def ordered(recipe: Recipe) -> list[str]:
@@ -105,7 +131,7 @@ def _entry(record: Mapping[str, Any]) -> Entry:
         scored=_around(definition, recipe, SCORED_VOCAB, SCORED_WIDTHS),
         reached=None if loss is None else -loss,
         stratum=f"{states} states",
-        params=record["params"],
+        params=record.get("params"),
     )
 
 
@@ -114,7 +140,12 @@ def _known(source: str, done: Mapping[str, None]) -> bool:
 
 
 def _expression(node: Mapping[str, Any]) -> str:
-    return SPELLING[node["op"]](*map(_name, node["input"]))
+    operation, inputs = node["op"], [_name(each) for each in node["input"]]
+    if operation not in SPELLING:
+        raise ValueError(f"`{operation}` is no operation of the benchmark")
+    if not inputs or len(inputs) != TAKES.get(operation, len(inputs)):
+        raise ValueError(f"`{operation}` does not take {len(inputs)} inputs")
+    return SPELLING[operation](*inputs)
 
 
 def _name(node: str) -> str:

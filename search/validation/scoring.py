@@ -152,10 +152,10 @@ def _score(
 ) -> Scored:
     import archdsl
 
-    published = archdsl.loads(entry.text).arch({}).cost
+    published = archdsl.loads(entry.text, name=entry.name).arch({}).cost
     metrics: list[TrainingFree] = [read("metric", name) for name in names]  # type: ignore[misc]
     start = time.perf_counter()
-    arch = archdsl.loads(entry.scored).arch({})
+    arch = archdsl.loads(entry.scored, name=entry.name).arch({})
     model = arch.compile(seed=seed_of(0, "weights"))
     look = _Look(model, arch, probe, sequences, time.perf_counter() - start)
     scores = look.scores(metrics)

@@ -13,11 +13,13 @@ from click.testing import CliRunner
 import archdsl
 from archdsl.cli import cli
 from archdsl.diagnostics import ArchError
+from archdsl.search.metrics.archdsl_rank import ArchdslRank
+from archdsl.search.metrics.base import LOWEST
 from archdsl.search.validation import benchmark, encoders, nas_bench_nlp, validate
 from archdsl.search.validation.agreement import Judge
 from archdsl.search.validation.nas_bench_nlp import language_model
 from archdsl.search.validation.probe import Probe
-from archdsl.search.validation.scoring import timed
+from archdsl.search.validation.scoring import scored, timed
 
 DATA = Path(os.environ.get("ARCHDSL_DATA", "data"))
 
@@ -115,7 +117,7 @@ def linear(inputs: int, outputs: int) -> int:
 
 
 def test_an_encoder_has_the_widths_it_was_trained_with():
-    entry = encoders.FORMAT.read([ENCODER]).entries[0]
+    entry = encoders.FORMAT.entry(ENCODER)
     norm = 2 * 256
     layer = 4 * linear(256, 256) + norm
     layer += linear(256, 512) + 2 * linear(512, 512) + linear(512, 256) + norm
@@ -152,8 +154,9 @@ def test_times_are_taken_of_some_that_are_not_a_processs_first(count, places):
 
 def test_what_diverged_or_has_no_result_is_kept_without_one(tmp_path):
     path = tmp_path / "cells.jsonl"
-    path.write_text("\n".join(json.dumps(c) for c in (CELL, {**CELL, "ptb_test_loss": None})))
-    assert [entry.reached for entry in benchmark(path).entries] == [-4.9, None]
+    losses = (4.9, None, float("nan"), float("inf"))
+    path.write_text("\n".join(json.dumps({**CELL, "ptb_test_loss": loss}) for loss in losses))
+    assert [entry.reached for entry in benchmark(path).entries] == [-4.9, None, None, None]
 
 
 # --- agreement -------------------------------------------------------------------------------------
@@ -242,13 +245,37 @@ def test_other_formats_are_read(tmp_path, records):
     assert all(np.isfinite(row.agreement.tau) for row in report.rows)
 
 
+def one(**changes: object) -> str:
+    """Two records; the second is the cell above with some of what it says changed, or left out."""
+    changed = {key: value for key, value in {**CELL, **changes}.items() if value is not ...}
+    return f"{json.dumps(CELL)}\n\n{json.dumps(changed)}"
+
+
+def node(*inputs: str, op: str = "linear") -> dict[str, object]:
+    return {"h_new_0": {"op": op, "input": inputs}, "h_new_1": {"op": "linear", "input": ["x"]}}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
+        (f"{json.dumps(CELL)}\n{{oops", "line 2, column 2"),
+        (one(ptb_test_loss=...), "record 2 has no 'ptb_test_loss'"),
+        (one(arch=...), "record 2 has no 'arch'"),
+        (one(recipe=...), "record 2 has no 'recipe'"),
+        (one(recipe=[]), "record 2 is not as it should be"),
+        (one(recipe={"h_new_0": {"input": ["x"]}}, hidden_states=1), "record 2 has no 'op'"),
+        (one(ptb_test_loss="4.9"), "record 2 is not as it should be"),
+        (one(hidden_states="two"), "record 2 is not as it should be"),
+        (one(hidden_states=0), "its recipe gives no `h_new_0`"),
+        (one(hidden_states=3), "its recipe gives no `h_new_2`"),
+        (one(recipe=node("h_prev_2")), "its recipe reads `h_prev_2`, and it has 2 states"),
+        (one(recipe=node("x", op="conv")), "`conv` is no operation"),
+        (one(recipe=node("x", op="blend")), "`blend` does not take 1 inputs"),
+        (one(recipe=node()), "`linear` does not take 0 inputs"),
+        (json.dumps({**CELL, "ptb_test_loss": None}), "none of its architectures has a result"),
         ("not json", "it is not JSON"),
         ("[]", "it holds no records"),
         ('{"accuracy": 3}', "its records have accuracy"),
-        ('{"recipe": {}}', "a record is not as it should be"),
     ],
 )
 def test_a_file_that_is_no_benchmark_is_told(tmp_path, text, why):
@@ -257,6 +284,60 @@ def test_a_file_that_is_no_benchmark_is_told(tmp_path, text, why):
     with pytest.raises(ArchError, match="unknown-benchmark") as caught:
         benchmark(path)
     assert why in str(caught.value)
+
+
+def test_further_keys_another_order_and_no_parameters_are_no_matter(tmp_path):
+    path = tmp_path / "cells.jsonl"
+    turned = dict(reversed([*CELL.items(), ("note", {"a": [1]})]))
+    turned["recipe"] = dict(reversed(RECIPE.items()))
+    del turned["params"]
+    path.write_text(f"{json.dumps(CELL)}\n{json.dumps(turned)}")
+    first, second = benchmark(path).entries
+    assert second.params is None
+    assert cost(first.text) == cost(second.text)
+
+
+def test_a_text_that_is_refused_names_its_record(tmp_path):
+    path = tmp_path / "cells.jsonl"
+    path.write_text(one(recipe=node("x", op="activation_tanh"), arch="bare"))
+    with pytest.raises(ArchError, match="cell-widths") as caught:
+        validate(benchmark(path))
+    assert caught.value.diagnostics[0].span.source.name == "bare"
+
+
+def test_what_is_dead_or_not_finite_is_scored_last(tmp_path):
+    dead = {"h_new_0": {"op": "elementwise_prod", "input": ["h_prev_0", "h_prev_0"]}}
+    grown = {"n": {"op": "linear", "input": ["x", "h_prev_0"]}}
+    for place in range(9):
+        name = "h_new_0" if place == 8 else f"m{place}"
+        before = f"m{place - 1}" if place else "n"
+        grown[name] = {"op": "elementwise_prod", "input": [before, before]}
+    recipes = {
+        "dead": dead,
+        "grown": grown,
+        "alive": cells()[0]["recipe"],
+        "also": cells()[1]["recipe"],
+    }
+    path = tmp_path / "cells.jsonl"
+    path.write_text(
+        "\n".join(
+            json.dumps({**CELL, "arch": name, "recipe": recipe, "hidden_states": 1})
+            for name, recipe in recipes.items()
+        )
+    )
+    found = scored(benchmark(path), [ArchdslRank()], 1, lambda: None)
+    values = [each.scores["archdsl_rank"] for each in found]
+    assert len(values) == 4
+    assert values[0] == LOWEST
+    assert max(values[:2]) < min(values[2:])
+
+
+def test_one_architecture_is_enough(tmp_path):
+    path = tmp_path / "cells.jsonl"
+    path.write_text(json.dumps(CELL))
+    report = validate(benchmark(path))
+    assert report.judged == 1
+    assert all(np.isfinite(row.agreement.tau) for row in report.rows)
 
 
 def test_a_missing_file_is_told(tmp_path):
