@@ -24,8 +24,8 @@ BASELINE = "random"
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "tpe": ({"startup": 5}, {"startup": 20}, {"candidates": 8}, {"candidates": 96}),
     "gp": ({"startup": 5}, {"startup": 20}, {"candidates": 24}, {"candidates": 256}),
-    "nsga2": ({"population": 5}, {"population": 10}, {"population": 20}),
-    "nsga3": ({"population": 5}, {"population": 10}, {"population": 20}),
+    "nsga2": ({"population": 5}, {"population": 20}, {"population": 30}),
+    "nsga3": ({"population": 5}, {"population": 20}, {"population": 30}),
     "evolution": (
         {"population": 10}, {"population": 40}, {"tournament": 2}, {"tournament": 10},
         {"crossover": 0}, {"crossover": 1},

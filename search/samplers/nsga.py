@@ -13,6 +13,9 @@ from archdsl.search.samplers.base import OptunaSampler
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+GENERATION = 10
+"""Candidates of a generation by default: a study of sixty has six generations, and the first is random."""
+
 
 class NSGA2(OptunaSampler):
     """Genetic search by non-dominated sorting, for several objectives.
@@ -20,12 +23,12 @@ class NSGA2(OptunaSampler):
     "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II" (Deb et al., IEEE TEC 2002).
 
     Args:
-        population: candidates of one generation.
+        population: candidates of one generation; more than the default suits studies of many hundreds.
     """
 
     name: ClassVar[str] = "nsga2"
 
-    population: Annotated[int, Field(ge=2, le=10**5)] = 50
+    population: Annotated[int, Field(ge=2, le=10**5)] = GENERATION
 
     def make(self, seed: int, space: Space) -> BaseSampler:
         """Optuna's ``NSGAIISampler``."""
@@ -41,12 +44,12 @@ class NSGA3(OptunaSampler):
     Sorting Approach" (Deb and Jain, IEEE TEC 2014).
 
     Args:
-        population: candidates of one generation.
+        population: candidates of one generation; more than the default suits studies of many hundreds.
     """
 
     name: ClassVar[str] = "nsga3"
 
-    population: Annotated[int, Field(ge=2, le=10**5)] = 50
+    population: Annotated[int, Field(ge=2, le=10**5)] = GENERATION
 
     def make(self, seed: int, space: Space) -> BaseSampler:
         """Optuna's ``NSGAIIISampler``."""
