@@ -32,7 +32,7 @@ def jobs() -> list[tuple[Any, dict[str, Any]]]:
     unit = {"F": 2048, "SWAPPED": False, "FUNCTION": 1, **triton_gate.SHAPE}
     taps = {"D": 576, "K": 4, "UNIT": True, "BIASED": False, "FUNCTION": 1}
     taps |= triton_convolution.slices(576, 6)
-    whole = {**taps, "BS": 128}
+    whole = {**taps, **triton_convolution.filter_tile(576)}
     return [
         *[(triton_norm.forward_kernel, {**norm, "MODE": mode}) for mode in range(4)],
         *[(triton_norm.backward_kernel, {**norm, "MODE": m, "COUNT": 8}) for m in range(4)],

@@ -104,6 +104,11 @@ def slices(width: int, heads: int) -> dict[str, int]:
     return {"SLICE": size, "BS": triton.next_power_of_2(size), "ROWS": ROWS, "num_warps": 4}
 
 
+def filter_tile(width: int) -> dict[str, int]:
+    """Channels and warps of `filter_kernel`, which holds two tiles at once."""
+    return {"BS": min(WIDTH, triton.next_power_of_2(width)), "ROWS": ROWS, "num_warps": 8}
+
+
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, function: str, heads: int
 ) -> tuple[Tensor, Tensor]:
@@ -132,13 +137,13 @@ def backward(
     grid = (triton.cdiv(batch * length, ROWS), triton.cdiv(width, shape["SLICE"]))
     d_x, across = torch.empty_like(x), triton.cdiv(x.shape[1], ROWS)
     parts = torch.empty(batch * across, taps, width, dtype=torch.float32, device=x.device)
-    block = min(WIDTH, triton.next_power_of_2(width))
+    tile = filter_tile(width)
     with on(x.device):
         activation_kernel[grid](
             grad.contiguous(), c, d_c, batch * length, EPSILON, D=width, UNIT=heads > 0,
             FUNCTION=FUNCTIONS[function], **shape,
         )  # fmt: skip
-        filter_kernel[(batch, across, triton.cdiv(width, block))](
-            d_c, x, weight, d_x, parts, length, D=width, BS=block, K=taps, ROWS=ROWS, num_warps=4
+        filter_kernel[(batch, across, triton.cdiv(width, tile["BS"]))](
+            d_c, x, weight, d_x, parts, length, D=width, K=taps, **tile
         )
     return d_x, parts.sum(0).t().to(weight.dtype), d_c.sum((0, 1)).to(weight.dtype)
