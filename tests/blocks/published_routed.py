@@ -193,6 +193,7 @@ def memories(
     idle: str = "keep",
     weights: str = "renormalised",
     capacity: float | None = None,
+    logits: Tensor | None = None,
 ) -> Tensor:
     """Mixture of memories, arXiv 2502.13685 §3: ``[T, D]`` → ``[T, D']``.
 
@@ -201,8 +202,9 @@ def memories(
     """
     router = w["router.weight"]
     count = len(router)
+    logits = x @ router.T if logits is None else logits
     inner = {n.split(".", 2)[2]: v for n, v in w.items() if n.startswith("memories.")}
-    goes = [chosen(router @ row, top, weights) for row in x]
+    goes = [chosen(row, top, weights) for row in logits]
     if capacity is not None:
         goes = within(goes, capacity * top / count)
     if shared:

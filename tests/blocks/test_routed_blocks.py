@@ -249,8 +249,22 @@ def test_a_mixture_of_experts_is_a_loop_over_experts(shared: int) -> None:
     assert_close(decoded(found.model, found.tokens, [1] * LENGTH), whole, EXACT)
 
 
-def test_recurrent_routers_share_one_gru_along_depth() -> None:
-    layer = "moe(experts = 4, top = 2, router = recurrent, router_rank = 6) { swiglu(expand = 2) }"
+RECURRENT = {
+    "moe(experts = 4, top = 2, {}) {{ swiglu(expand = 2) }}": (
+        lambda w, x, logits: published.experts(w, x, 2, 0, logits)
+    ),
+    "mom(memories = 4, top = 2, {}) {{ gla(heads = 2, rank = 3) }}": (
+        lambda w, x, logits: published.memories(
+            w, x, published.MIXERS["gla(heads = 2, rank = 3)"], 2, True, logits=logits
+        )
+    ),
+}
+"""What a recurrent router routes, and its definition from the router's logits."""
+
+
+@pytest.mark.parametrize("text", RECURRENT)
+def test_recurrent_routers_share_one_gru_along_depth(text: str) -> None:
+    layer = text.format("router = recurrent, router_rank = 6")
     body = f"embed(dim = 8, vocab = 30) {layer} {layer} lm_head"
     model = built(body, dtype="float64")
     w = model.state_dict()
@@ -261,14 +275,16 @@ def test_recurrent_routers_share_one_gru_along_depth() -> None:
     rows = []
     for x in w["embed.weight"][tokens]:
         state = x.new_zeros(len(x), 6)
-        for name in sorted({n.partition(".")[0] for n in w if n.startswith("moe")}):
+        for name in sorted({n.partition(".")[0] for n in w if n[:3] in ("moe", "mom")}):
             own = {n.split(".", 1)[1]: v for n, v in w.items() if n.startswith(f"{name}.")}
             inner = x @ own["router.down"].T
             state = torch.stack(
                 [published.gru_cell(gru, a, b) for a, b in zip(inner, state, strict=True)]
             )
-            x = published.experts(own, x, 2, 0, state @ own["router.weight"].T)
+            x = RECURRENT[text](own, x, state @ own["router.weight"].T)
         rows.append(x @ w["lm_head.weight"].T)
-    assert_close(model(tokens), torch.stack(rows), EXACT)
+    whole = model(tokens).detach()
+    assert_close(whole, torch.stack(rows), EXACT)
+    assert_close(decoded(model, tokens, [1] * 15), whole, EXACT)
     model.loss(tokens, tokens).backward()
     assert all(p.grad is not None for p in model.parameters())
