@@ -54,7 +54,7 @@ TRACED = 19
 EXACT = 1e-10
 """How far two forms may be apart in float64, relative to the largest output."""
 
-MULTIPLE = 8
+MULTIPLE = 4
 """How many times further apart two forms may be in float32 than one form where its weights are nudged."""
 
 NUDGES = 32
