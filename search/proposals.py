@@ -103,19 +103,21 @@ class Proposer:
         stages: rungs of training, which say how far a trial has come.
         rank: the score that decides who is trained, if one does.
         describe: attributes every trial of an architecture begins with.
+        key_of: what tells whether two architectures would compute the same.
         queue: known architectures that are tried first, and where each is from.
     """
 
     def __init__(
         self, space: Space, sampler: OptunaSampler, seed: int, directions: Sequence[Direction],
         stages: int, rank: str | None, describe: Callable[[Arch], dict[str, Any]],
-        queue: Sequence[tuple[str, Arch]] = (),
+        key_of: Callable[[Arch], str], queue: Sequence[tuple[str, Arch]] = (),
     ) -> None:  # fmt: skip
         self.space, self.sampler, self.seed = space, sampler, seed
         self.directions, self.stages, self.rank = directions, stages, rank
-        self.describe, self.queue = describe, queue
+        self.describe, self.key_of, self.queue = describe, key_of, queue
         self.walks = Walks(space)
-        self._described: dict[str, Mapping[str, Any]] = {}
+        self._keys: dict[str, str] = {}
+        self._shown: dict[int, tuple[Any, FrozenTrial]] = {}
 
     def propose(self, records: Sequence[Record]) -> Proposal | None:
         """The next candidate, or ``None`` where every one was tried."""
@@ -163,7 +165,7 @@ class Proposer:
         """All of a small space that keeps the constraints, with their keys."""
         archs = every(self.space, made=self.walks.arch)
         kept = [arch for arch in archs if self.space.feasible(arch)]
-        return [(self._about(arch)[ARCH]["key"], arch) for arch in kept]
+        return [(self._key(arch), arch) for arch in kept]
 
     def _remaining(self, seed: int, taken: Collection[str], effort: Effort) -> Proposal | None:
         """A uniform draw from what was not tried of a small space."""
@@ -198,10 +200,10 @@ class Proposer:
         if not self.space.feasible(arch):
             effort.infeasible += 1
             return None
-        attributes = self._about(arch)
-        if attributes[ARCH]["key"] in taken:
+        if self._key(arch) in taken:
             effort.duplicates += 1
             return None
+        attributes = self.describe(arch)
         about: dict[str, Any] = {"effort": effort.as_attribute(), "carried": dict(carried or {})}
         about |= {"enqueued": origin} if origin else {}
         attributes[ARCH] = {**attributes[ARCH], "proposal": about}
@@ -209,14 +211,14 @@ class Proposer:
         self.space.decide(lambda site: walk.keep(site, arch.assignment[site.path]))
         return Proposal(arch, walk.params, walk.distributions, attributes)
 
-    def _about(self, arch: Arch) -> dict[str, Any]:
-        """What a trial of an architecture begins with, worked out once."""
+    def _key(self, arch: Arch) -> str:
+        """What an architecture is known by, worked out once."""
         place = repr(arch.assignment)
-        if len(self._described) > MOST:
-            self._described.clear()
-        if place not in self._described:
-            self._described[place] = self.describe(arch)
-        return dict(self._described[place])
+        if len(self._keys) > MOST:
+            self._keys.clear()
+        if place not in self._keys:
+            self._keys[place] = self.key_of(arch)
+        return self._keys[place]
 
     def _mirror(self, records: Sequence[Record], seed: int) -> Study:
         """The stored trials as the sampler should see them, in memory."""
@@ -224,8 +226,16 @@ class Proposer:
             directions=list(self.directions), sampler=self.sampler.make(seed, self.space)
         )
         shortfalls = self._shortfalls(records)
-        study.add_trials([self._mirrored(r, shortfalls.get(r.number)) for r in records])
+        study.add_trials([self._kept(r, shortfalls.get(r.number)) for r in records])
         return study
+
+    def _kept(self, record: Record, shortfall: float | None) -> FrozenTrial:
+        """A trial as the sampler sees it, made again where something about it has changed."""
+        objectives = [rung.objectives for rung in record.rungs]
+        said = (record.state, record.values, objectives, record.params, shortfall)
+        if record.number not in self._shown or self._shown[record.number][0] != said:
+            self._shown[record.number] = said, self._mirrored(record, shortfall)
+        return self._shown[record.number][1]
 
     def _mirrored(self, record: Record, shortfall: float | None) -> FrozenTrial:
         """A trial as the sampler sees it.

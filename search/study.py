@@ -119,7 +119,7 @@ class Study:
         self.directions = [objective.direction for objective in objectives]
         self.proposer = Proposer(
             space, settings.sampler, settings.seed, self.directions, len(settings.rungs),
-            self.rank, self.describe, queue,
+            self.rank, self.describe, key_of, queue,
         )  # fmt: skip
         self.schedule = {"steps": settings.rungs[-1], "data": dict(data)}
         self.edition = Edition(space, settings.rungs, key_of, store.first_edition)

@@ -86,12 +86,16 @@ def run(
     space: Space, entrant: Entrant, seed: int, trials: int, judge: Yardstick
 ) -> Iterator[Trial]:
     """One sampler's run; ends early where it has tried every architecture."""
-    proposer = Proposer(space, entrant.sampler, seed, ["maximize"], 0, None, _described)
+    proposer = Proposer(space, entrant.sampler, seed, ["maximize"], 0, None, _described, _hash)
     records: list[Record] = []
     while len(records) < trials and (proposal := proposer.propose(records)) is not None:
         value = judge.value(proposal.arch)
         yield _trial(entrant.label, seed, len(records), proposal, value)
         records.append(_record(len(records), proposal, value))
+
+
+def _hash(arch: Arch) -> str:
+    return arch.hash
 
 
 def _described(arch: Arch) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def describe(arch):
 def proposer(sampler="random", space=None, directions=("maximize",), stages=2, seed=0):
     return Proposer(
         space or FakeSpace(), SAMPLERS[sampler], seed, list(directions), stages,
-        "hidden_covariance", describe,
+        "hidden_covariance", describe, lambda arch: arch.hash,
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def test_samplers_learn_from_trials_that_were_cut(sampler, directions):
         """So many that nothing is proposed twice."""
 
     made = proposer(sampler, Wide(), directions)
-    made._about = lambda arch: {ARCH: {"key": str(next(numbers)), "choices": arch.choices}}
+    made._key = lambda arch: str(next(numbers))
     numbers = iter(range(10**6))
     records, widths = [], []
     for number in range(60):
