@@ -26,7 +26,7 @@ MODES = ("fwd", "fwdbwd", "step")
 
 INTERRUPTED = 130
 
-HEADINGS = ("kernel", "shape", "mode", "ms", "limit", "times", "loop", "peer", "error", "MiB")
+HEADINGS = ("kernel", "shape", "mode", "ms", "limit", "loop", "peer", "error", "MiB")
 
 
 def _families(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -145,7 +145,9 @@ def report(
     click.echo(", ".join(f"{name} {value}" for name, value in machine.items()))
     if done:
         console().print(drawn(done))
-        click.echo("milliseconds; times: of the limit; *: under torch.compile")
+        click.echo(
+            "milliseconds; limit: how many times it; loop, peer: how many times ours; *: compiled"
+        )
     if file is not None:
         write(file, document(done, machine))
         click.echo(f"wrote {file}", err=True)
@@ -166,12 +168,18 @@ def progress(row: Row) -> str:
     return f"{row['family']} {row['variant']} {row['shape']} {how}{row['mode']}: {said}"
 
 
-def drawn(rows: Iterable[Row]) -> Table:
-    """Rows as a table: milliseconds, how many times the limit; no speed where parity failed."""
-    right = tuple(name for name in HEADINGS if name not in ("kernel", "shape", "mode"))
-    made = table(*HEADINGS, right=right, whole=("kernel", "shape", "mode"))
-    for row in rows:
-        made.add_row(*_cells(row))
+def drawn(rows: list[Row]) -> Table:
+    """Rows as a table: milliseconds beside limit, loop and peer; no speed where parity failed.
+
+    A column that no row fills is left out.
+    """
+    cells = [_cells(row) for row in rows]
+    kept = [i for i in range(len(HEADINGS)) if any(row[i] for row in cells)]
+    words = ("kernel", "shape", "mode")
+    right = tuple(name for name in HEADINGS if name not in words)
+    made = table(*(HEADINGS[i] for i in kept), right=right, whole=words)
+    for row in cells:
+        made.add_row(*(row[i] for i in kept))
     return made
 
 
@@ -180,12 +188,17 @@ def _cells(row: Row) -> tuple[str, ...]:
     shape = row["shape"] if row["dtype"] == "float32" else f"{row['shape']} {row['dtype']}"
     memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.3g}"
     ms, limit = row["ms"], row["limit_ms"]
-    ratio = "" if ms is None or not limit else f"{ms / limit:.2f}"
-    times = (_time(x) for x in (row["loop_ms"], row["peer_ms"]))
+    slower = "" if ms is None or not limit else f"{_time(limit)} {ms / limit:.1f}x"
     return (
-        f"{row['family']} {row['variant']}", shape, mode, _time(ms),
-        _time(limit), ratio, *times, f"{row['parity']:.0e}", memory,
+        f"{row['family']} {row['variant']}", shape, mode, _time(ms), slower,
+        *(_faster(x, ms) for x in (row["loop_ms"], row["peer_ms"])),
+        f"{row['parity']:.0e}", memory,
     )  # fmt: skip
+
+
+def _faster(other: float | None, ms: float | None) -> str:
+    """Another's milliseconds and how many times ours they are."""
+    return _time(other) if other is None or not ms else f"{_time(other)} {other / ms:.1f}x"
 
 
 def _time(ms: float | None) -> str:

@@ -11,8 +11,8 @@ The contract every family keeps
 * Packed sequences: B = 1, `cu_seqlens` [N + 1], a state with N rows; empty sequences keep their
   state.
 * A token of zeros is the identity (no write, log decay 0), so padding at the end changes nothing.
-* No exponent above 0, except the mid-row reference product inside a leaf whose decay was measured
-  to be small (`gates.ChannelGate`).
+* No exponent above 0, except where the decay was measured to be small: over a chunk
+  (`gates.FactoredGate`), or inside a leaf (`split.ChannelGate`).
 * `choose(...)` names the form that will run and says why; `backend=` forces one.
 
 One folder a family, the same files in each: `reference` (the recurrence as written), `chunked`

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -72,27 +72,51 @@ def divide(x: Tensor, dim: int, *sizes: int) -> Tensor:
     return x.view(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
 
 
-def load(x: Tensor, window: Window, dtype: torch.dtype) -> Tensor:
-    """Copy a window of `x` [B, T, H, D] to a fresh chunk-major [L, C, D], zeros past the end."""
+def pieces(x: Tensor, window: Window) -> Tensor:
+    """A window of `x` [B, T, H, D] by chunks, [chunks, B, H, C, D]: a view unless it needs padding."""
     piece = x[:, window.start : window.stop]
     if window.missing:
         piece = functional.pad(piece, (0, 0, 0, 0, 0, window.missing))
-    batch, _, heads, width = piece.shape
-    shape = (window.chunks, batch, heads, window.chunk, width)
-    fresh = torch.empty(shape, dtype=dtype, device=x.device)
-    fresh.copy_(divide(piece, 1, window.chunks, window.chunk).permute(1, 0, 3, 2, 4))
-    return fresh.view(-1, window.chunk, width)
+    return divide(piece, 1, window.chunks, window.chunk).permute(1, 0, 3, 2, 4)
 
 
-def store(x: Tensor, window: Window, value: Tensor) -> None:
-    """Write `value` [L, C, D] into a window of `x` [B, T, H, D], dropping padding."""
-    batch, _, heads, width = x.shape
-    tokens = value.view(window.chunks, batch, heads, window.chunk, width).permute(1, 0, 3, 2, 4)
-    target = x[:, window.start : window.stop]
-    if window.missing:
-        target.copy_(tokens.reshape(batch, -1, heads, width)[:, : target.shape[1]])
+Weight = Tensor | float | None
+"""What a copy is multiplied by on the way: [L, C, 1 or D], a number, or nothing."""
+
+
+def _copy(source: Tensor, weight: Weight, target: Tensor) -> None:
+    """Write `source` times `weight` to `target`, [chunks, B, H, C, D] in any strides: one pass."""
+    if weight is None:
+        target.copy_(source)
+    elif isinstance(weight, Tensor):
+        torch.mul(source, weight.view(*source.shape[:4], -1), out=target)
     else:
-        divide(target, 1, window.chunks, window.chunk).copy_(tokens)
+        torch.mul(source, weight, out=target)
+
+
+def gather(piece: Tensor, dtype: torch.dtype, weight: Weight = None) -> Tensor:
+    """Copy `piece` [chunks, B, H, C, D] to a fresh [L, C, D], times `weight`."""
+    fresh = torch.empty(piece.shape, dtype=dtype, device=piece.device)
+    _copy(piece, weight, fresh)
+    return fresh.view(-1, *piece.shape[3:])
+
+
+def load(x: Tensor, window: Window, dtype: torch.dtype) -> Tensor:
+    """Copy a window of `x` [B, T, H, D] to a fresh chunk-major [L, C, D], zeros past the end."""
+    return gather(pieces(x, window), dtype)
+
+
+def store(x: Tensor, window: Window, value: Tensor, weight: Weight = None) -> None:
+    """Write `value` [L, C, D] times `weight` into a window of `x` [B, T, H, D], dropping padding."""
+    batch, _, heads, width = x.shape
+    target = x[:, window.start : window.stop]
+    whole = target
+    if window.missing:
+        whole = x.new_empty((batch, window.chunks * window.chunk, heads, width))
+    inside = divide(whole, 1, window.chunks, window.chunk).permute(1, 0, 3, 2, 4)
+    _copy(value.view(window.chunks, batch, heads, window.chunk, width), weight, inside)
+    if window.missing:
+        target.copy_(whole[:, : target.shape[1]])
 
 
 @dataclass(frozen=True)
@@ -291,6 +315,31 @@ def lanes(x: Tensor, memory: Tensor, *sizes: int) -> Tensor:
     """One token's `x` [B, 1, H, ...] as [B H, *sizes], in the dtype of `memory` [B H, K, V]."""
     rows = x.reshape(memory.shape[0], *sizes)
     return rows if rows.dtype == memory.dtype else rows.to(memory.dtype)
+
+
+def is_step(
+    state: object,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    backend: str | None,
+) -> TypeGuard[Tensor]:
+    """Whether one token meets a `state` that is ready for it: shapes fit, no dtype to change.
+
+    A step takes no longer than reading its state a few times: other checks would be felt.
+    """
+    if not isinstance(state, Tensor) or cu_seqlens is not None or backend is not None:
+        return False
+    batch, length, heads, width = q.shape
+    value = v.shape[-1]
+    return (
+        length == 1
+        and k.shape == q.shape
+        and v.shape == (batch, 1, heads, value)
+        and state.shape == (batch, heads, width, value)
+        and state.dtype == compute_dtype(q, state)
+    )
 
 
 def decayed(memory: Tensor, log_decay: Tensor | None) -> Tensor:

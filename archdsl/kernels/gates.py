@@ -1,283 +1,256 @@
-"""Cumulative log decays inside chunks, and the decayed products of rows and columns they weight.
+"""What a decay does to the operands of a window of chunks, behind one interface.
 
-`pairs(rows, cols)[i, j] = sum_d rows[i, d] cols[j, d] exp(G_i - G_j)` for j <= i, with G the
-cumulative log decay. Every family's intra-chunk matrix is one of these. Sums are kept in float64,
-so that the small difference of two large cumulative decays (a gate that closed earlier in the
-chunk) stays exact; in float32 where products are in bfloat16, whose rounding is coarser.
+The families see *rows* (what reads: queries, erase keys), *columns* (what is written: keys) and states.
+With G the cumulative log decay inside a chunk, rows and columns meet in the lower triangular
+`pairs[i, j] = sum_d rows[i, d] cols[j, d] exp(G_i - G_j)`, rows read the chunk's start state with
+exp(G_i), and columns are left in its end state with exp(G_C - G_j).
+
+A gate that stays open (`FactoredGate`) splits exp(G_i - G_j) into exp(G_i) and exp(-G_j): rows and
+columns are weighted once, and all that remains are products without a decay. Where exp(-G_j) could
+overflow, `split` keeps every exponent small.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from archdsl.kernels.common import Window, divide, load, store
+from archdsl.kernels.common import Window, gather, store
+from archdsl.kernels.products import sum_product
 
-SPAN = {torch.float32: 40.0, torch.float64: 300.0}
-"""Largest log decay over half a leaf for which the mid-row reference product cannot overflow."""
 
-FLOOR = {torch.float32: -120.0, torch.float64: -800.0}
-"""A log decay whose exponential is exactly zero; anything below, -inf included, means the same."""
+@dataclass(eq=False)
+class Operand:
+    """Rows or columns of a window, and the gradients that reach them.
+
+    `piece` [chunks, B, H, C, K] is what they were made of and `scaled` [L, C, K] what meets states;
+    `raw` [L, C, K] is without the decay, for a gate that needs it. The gradient to `piece` is the
+    operand's times `weight` [L, C, 1 or K]; to a rate inside the weight, times `unrated`.
+    """
+
+    piece: Tensor
+    scaled: Tensor
+    weight: Tensor | None = None
+    unrated: Tensor | None = None
+    raw: Tensor | None = None
+    shifted: bool = False
+    grad: Tensor | None = None
+    leaving: Tensor | None = None
+    own: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def add(self, a: Tensor, b: Tensor) -> None:
+        """Add the product `a b` to the gradient."""
+        self.grad = torch.bmm(a, b) if self.grad is None else self.grad.baddbmm_(a, b)
+
+    def total(self) -> Tensor:
+        """The whole gradient [L, C, K]."""
+        assert self.grad is not None
+        if self.leaving is not None:
+            self.grad.add_(self.leaving)
+        for own, other in self.own:
+            self.grad.addcmul_(own, other)
+        self.leaving, self.own = None, []
+        return self.grad
+
+    def weighted(self) -> Tensor:
+        """The gradient to `piece`, [L, C, K]; takes the place of the operand's."""
+        return self.total() if self.weight is None else self.total().mul_(self.weight)
+
+    def store(self, target: Tensor, window: Window) -> None:
+        """Write the gradient to `piece` into its window of `target` [B, T, H, K]."""
+        store(target, window, self.total(), self.weight)
+
+    def rate_gradient(self) -> Tensor:
+        """The gradient to a rate of each token, [L, C, 1]."""
+        found = gather(self.piece, self.scaled.dtype, self.total())
+        found = found if self.unrated is None else found.mul_(self.unrated)
+        return found.sum(2, keepdim=True)
 
 
 class Gate(ABC):
-    """Decay of L chunks from `log` [L, C, W]; W = 1 (per head) or the key width (per channel).
+    """The decay of L chunks; factors and products are in `dtype`, sums and states in `wide`."""
 
-    Decays are summed in at least the precision of `log`, and so are their exponentials taken;
-    `dtype` is that of the factors and products given.
-    """
-
-    def __init__(self, log: Tensor, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        floor = FLOOR[log.dtype]
-        self.closed = log < floor if float(log.amin()) < floor else None
-        self.log = log.clamp(min=floor)
-        rounded = dtype != log.dtype  # then float32 sums are exact enough
-        self.prefix = self.log.cumsum(1, dtype=log.dtype if rounded else torch.float64)
-
-    def rows(self, shifted: bool) -> Tensor:
-        """G_i as a row sees it, [L, C, W]; `shifted` leaves out the row's own decay."""
-        return self.prefix - self.log if shifted else self.prefix
-
-    def enter(self, shifted: bool = False) -> Tensor:
-        """Decay from the chunk's start to each row, [L, C, W]."""
-        return self._exp(self.rows(shifted))
-
-    def leave(self) -> Tensor:
-        """Decay from each row to the chunk's end, [L, C, W]."""
-        return self._difference(self.prefix[:, -1:], self.prefix)
-
-    def total(self) -> Tensor:
-        """Decay over the whole chunk, shaped for a state: [L, W, 1]."""
-        return self.prefix[:, -1:].to(self.log.dtype, copy=True).exp_().mT
+    dtype: torch.dtype
+    wide: torch.dtype
 
     @abstractmethod
-    def pairs(self, rows: Tensor, cols: Tensor, shifted: bool, diagonal: bool) -> Tensor:
-        """The lower triangular decayed products [L, C, C]; strictly lower without `diagonal`."""
+    def rows(self, piece: Tensor, shifted: bool = False, negative: bool = False) -> Operand:
+        """Rows of `piece` [chunks, B, H, C, K]; `shifted` ones have not decayed by their own token."""
 
     @abstractmethod
-    def pairs_backward(
-        self, grad: Tensor, rows: Tensor, cols: Tensor, shifted: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of `pairs` to its rows and columns below the diagonal, each [L, C, K].
+    def columns(self, piece: Tensor, rate: Tensor | None = None) -> Operand:
+        """Columns of `piece` [chunks, B, H, C, K], times a rate [L, C, 1]."""
 
-        The diagonal takes no part in the gate's gradient, and is left to the caller. May
-        overwrite `grad` below and above the diagonal.
+    @abstractmethod
+    def pairs(self, rows: Operand, cols: Operand, diagonal: bool, exact: bool = False) -> Tensor:
+        """The decayed products [L, C, C], strictly lower without `diagonal`.
+
+        `exact` ones are in the precision of the states.
         """
+
+    @abstractmethod
+    def pairs_backward(self, grad: Tensor, rows: Operand, cols: Operand, diagonal: bool) -> None:
+        """Add the gradients of `pairs` to both; may overwrite `grad`."""
+
+    @abstractmethod
+    def write(
+        self, start: Tensor, part: slice, out: Tensor, *writes: tuple[Tensor, Tensor]
+    ) -> None:
+        """Fill `out` [B H, K, V], the next chunk's start, from `start` and (columns, values) written."""
+
+    @abstractmethod
+    def retreat(self, flow: Tensor, part: slice, end: Tensor) -> Tensor:
+        """The gradient to a start state from `flow` [B H, K, V], that to the next, but for what reads.
+
+        Fills `end` with what the chunk's columns get; may return it.
+        """
+
+    @abstractmethod
+    def read_backward(self, rows: Operand, grad: Tensor, starts: Tensor) -> None:
+        """Add the gradient of `rows starts`, given that to the result [L, C, V]."""
+
+    @abstractmethod
+    def write_backward(self, cols: Operand, value: Tensor, ends: Tensor) -> None:
+        """Add the gradient of writing `value` [L, C, V], given `ends` [L, K, V] of `retreat`."""
+
+    @abstractmethod
+    def backward(
+        self, rows: list[Operand], cols: list[Operand], states: Tensor, ends: Tensor
+    ) -> Tensor:
+        """Gradient to the log decay [L, C, W], when all others have reached rows and columns.
+
+        `states` [chunks + 1, B H, K, V] are those at the chunks' borders.
+        """
+
+
+class FactoredGate(Gate):
+    """A decay whose cumulative factors exp(G), `factor` [L, C, W], can be divided by; None is no decay."""
+
+    def __init__(self, factor: Tensor | None, wide: torch.dtype, dtype: torch.dtype) -> None:
+        self.factor, self.wide, self.dtype = factor, wide, dtype
+        self.end = None if factor is None else factor[:, -1:].mT.contiguous()
+
+    def rows(self, piece: Tensor, shifted: bool = False, negative: bool = False) -> Operand:
+        """See `Gate.rows`."""
+        weight = self._before() if shifted else self.factor
+        if negative:
+            one = torch.ones(_rows_of(piece), dtype=self.wide, device=piece.device)
+            weight = (one if weight is None else weight).neg()
+        return Operand(piece, gather(piece, self.dtype, weight), weight, shifted=shifted)
+
+    def _before(self) -> Tensor | None:
+        """The factors up to the token before each."""
+        if self.factor is None:
+            return None
+        before = torch.empty_like(self.factor)
+        before[:, :1] = 1
+        before[:, 1:] = self.factor[:, :-1]
+        return before
+
+    def columns(self, piece: Tensor, rate: Tensor | None = None) -> Operand:
+        """See `Gate.columns`."""
+        inverse = None if self.factor is None else self.factor.reciprocal()
+        weight = inverse if rate is None else rate if inverse is None else inverse * rate
+        return Operand(piece, gather(piece, self.dtype, weight), weight, inverse)
+
+    def pairs(self, rows: Operand, cols: Operand, diagonal: bool, exact: bool = False) -> Tensor:
+        """See `Gate.pairs`."""
+        left, right = rows.scaled, cols.scaled
+        if exact and self.dtype != self.wide:
+            left, right = (gather(x.piece, self.wide, x.weight) for x in (rows, cols))
+        return torch.bmm(left, right.mT).tril_(0 if diagonal else -1)
+
+    def pairs_backward(self, grad: Tensor, rows: Operand, cols: Operand, diagonal: bool) -> None:
+        """See `Gate.pairs_backward`."""
+        if diagonal:
+            meet(grad, rows, cols, rows.scaled, cols.scaled)
+        grad.tril_(-1)
+        rows.add(grad, cols.scaled)
+        cols.add(grad.mT, rows.scaled)
+
+    def write(
+        self, start: Tensor, part: slice, out: Tensor, *writes: tuple[Tensor, Tensor]
+    ) -> None:
+        """See `Gate.write`."""
+        for columns, values in writes:
+            sum_product(start, columns.mT, values, out)
+            start = out
+        if self.end is not None:
+            out.mul_(self.end[part])
+
+    def retreat(self, flow: Tensor, part: slice, end: Tensor) -> Tensor:
+        """See `Gate.retreat`."""
+        if self.end is None:
+            end.copy_(flow)
+            return flow
+        torch.mul(flow, self.end[part], out=end)
+        return end if end.dtype == flow.dtype else flow * self.end[part]
+
+    def read_backward(self, rows: Operand, grad: Tensor, starts: Tensor) -> None:
+        """See `Gate.read_backward`."""
+        rows.add(grad, starts.mT)
+
+    def write_backward(self, cols: Operand, value: Tensor, ends: Tensor) -> None:
+        """See `Gate.write_backward`."""
+        cols.add(value, ends.mT)
 
     def backward(
-        self, rows: Tensor, shifted: Tensor | None, leaving: Tensor, through: Tensor
+        self, rows: list[Operand], cols: list[Operand], states: Tensor, ends: Tensor
     ) -> Tensor:
-        """Gradient to `log` [L, C, W].
+        """See `Gate.backward`: a token's decay multiplies what is read after it, not what is written.
 
-        `rows` [L, C, K] is each row's gradient times itself less each column's, `shifted` the same
-        of rows that leave out their own decay; `leaving` [L, C, K] is what each token's write to
-        the next state contributes, `through` [L, K] what the old state does. Sums over the tokens
-        that a decay separates, so that a closed gate's gradient is not a difference of large sums.
+        What is left at the end counts in the border state, all the rest once a token.
         """
-        if shifted is not None:
-            rows[:, :-1] += shifted[:, 1:]
-        wide = self.log.dtype
-        if self.log.shape[2] == 1:
-            rows, leaving = (x.sum(2, keepdim=True, dtype=wide) for x in (rows, leaving))
+        assert self.factor is not None
+        assert self.end is not None
+        early = [(x.scaled, x.grad) for x in rows if not x.shifted]
+        late = [(x.scaled, x.grad) for x in rows if x.shifted]
+        found = balance(early, [(x.scaled, x.grad) for x in cols], self.factor)
+        if late:
+            found[:, :-1] += balance(late, [], self.factor)[:, 1:]
+        through = (states[1:].flatten(0, 1) * ends).sum(2, keepdim=True).div_(self.end)
+        if found.shape[2] == 1:
             through = through.sum(1, keepdim=True)
-        rows, leaving = rows.to(wide), leaving.to(wide)
-        grad = rows.flip(1).cumsum(1).flip(1).add_(through.unsqueeze(1))
-        grad[:, 1:] += leaving[:, :-1].cumsum(1)
-        return grad if self.closed is None else grad.masked_fill_(self.closed, 0)
-
-    def _exp(self, exponent: Tensor) -> Tensor:
-        return exponent.to(self.log.dtype, copy=True).exp_().to(self.dtype)
-
-    def _difference(self, left: Tensor, right: Tensor) -> Tensor:
-        """exp(left - right), subtracted in the precision of the sums and rounded once."""
-        shape = [max(pair) for pair in zip(left.shape, right.shape, strict=True)]
-        out = torch.empty(shape, dtype=self.log.dtype, device=left.device)
-        return torch.sub(left, right, out=out).exp_().to(self.dtype)
+        before = found.cumsum(1)
+        last = before[:, -1:] + through.mT
+        return torch.sub(last, before.sub_(found), out=found)
 
 
-class HeadGate(Gate):
-    """One decay per head and token: the pair weights are one [C, C] matrix."""
-
-    def __init__(self, log: Tensor, dtype: torch.dtype) -> None:
-        super().__init__(log, dtype)
-        self._matrices: dict[bool, Tensor] = {}
-
-    def _matrix(self, shifted: bool) -> Tensor:
-        if shifted not in self._matrices:
-            lanes, chunk, _ = self.log.shape
-            matrix = self.log.new_empty((lanes, chunk, chunk))
-            torch.sub(self.rows(shifted), self.prefix.mT, out=matrix)
-            matrix = matrix.clamp_(max=0).exp_().tril_(-1 if shifted else 0)
-            self._matrices[shifted] = matrix.to(self.dtype)
-        return self._matrices[shifted]
-
-    def _weigh(self, matrix: Tensor, shifted: bool, diagonal: bool) -> Tensor:
-        weighted = matrix.mul_(self._matrix(shifted))
-        return weighted if diagonal else weighted.tril_(-1)
-
-    def pairs(self, rows: Tensor, cols: Tensor, shifted: bool, diagonal: bool) -> Tensor:
-        """See `Gate.pairs`."""
-        return self._weigh(torch.bmm(rows, cols.mT), shifted, diagonal)
-
-    def pairs_backward(
-        self, grad: Tensor, rows: Tensor, cols: Tensor, shifted: bool
-    ) -> tuple[Tensor, Tensor]:
-        """See `Gate.pairs_backward`."""
-        weighted = self._weigh(grad, shifted, False)
-        return torch.bmm(weighted, cols), torch.bmm(weighted.mT, rows)
+Weighed = Sequence[tuple[Tensor | None, Tensor | None]]
+"""Operands [L, C, K] and their gradients."""
 
 
-class ChannelGate(Gate):
-    """One decay per key channel: products are split so that no exponent can overflow.
+def balance(gained: Weighed, lost: Weighed, like: Tensor) -> Tensor:
+    """What rows get less what columns get, each times itself, as a decay `like` [L, C, W].
 
-    Inside a leaf both factors refer to its middle row, which is safe because the leaf is chosen so
-    short that half of it decays by less than `SPAN`. Above, blocks double in size: rows of the
-    second half and columns of the first refer to the boundary between them, so both exponents are
-    <= 0. A gate that never closes fast is one leaf, one product per chunk.
+    These cancel to a large part: they are neither rounded nor summed over channels before.
     """
-
-    def __init__(self, log: Tensor, dtype: torch.dtype, leaf: int | None = None) -> None:
-        super().__init__(log, dtype)
-        self._factors: dict[bool, list[tuple[int, Tensor, Tensor]]] = {}
-        self.leaf = self._measure() if leaf is None else leaf
-
-    @property
-    def _single(self) -> bool:
-        """Whether a chunk is one leaf, and so one product."""
-        return 1 < self.leaf == self.log.shape[1]
-
-    def _measure(self) -> int:
-        size = self.log.shape[1]
-        while size > 1:
-            ends = self.prefix[:, size // 2 - 1 :: size // 2]
-            first = float(ends[:, 0].amin())
-            if min(first, float(ends.diff(dim=1).amin())) >= -SPAN[self.log.dtype]:
-                return size
-            size //= 2
-        return 1
-
-    def _levels(self, shifted: bool, diagonal: bool) -> list[tuple[int, Tensor, Tensor]]:
-        """(half, row factor, column factor [L, blocks, half, K]); half 0 marks the leaves.
-
-        A leaf of one token has nothing but its diagonal.
-        """
-        if shifted not in self._factors:
-            rows = self.rows(shifted)
-            self._factors[shifted] = [self._leaves(rows), *self._halves(rows)]
-        levels = self._factors[shifted]
-        return levels if self.leaf > 1 or diagonal else levels[1:]
-
-    def _leaves(self, rows: Tensor) -> tuple[int, Tensor, Tensor]:
-        lanes, chunk, width = self.log.shape
-        shape = (lanes, chunk // self.leaf, self.leaf, width)
-        row, col = rows.view(shape), self.prefix.view(shape)
-        middle = col[:, :, max(self.leaf // 2 - 1, 0)].unsqueeze(2)
-        return 0, self._difference(row, middle), self._difference(middle, col)
-
-    def _halves(self, rows: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        lanes, chunk, width = self.log.shape
-        half = self.leaf
-        while half < chunk:
-            shape = (lanes, chunk // (2 * half), 2 * half, width)
-            row, col = rows.view(shape), self.prefix.view(shape)
-            border = col[:, :, half - 1 : half]
-            row_factor = self._difference(row[:, :, half:], border)
-            yield half, row_factor, self._difference(border, col[:, :, :half])
-            half *= 2
-
-    def pairs(self, rows: Tensor, cols: Tensor, shifted: bool, diagonal: bool) -> Tensor:
-        """See `Gate.pairs`."""
-        lanes, chunk, _ = rows.shape
-        out = None if self._single else rows.new_zeros((lanes, chunk, chunk))
-        for half, row_factor, col_factor in self._levels(shifted, diagonal):
-            left = (_second(rows, half, self.leaf) * row_factor).flatten(0, 1)
-            right = (_first(cols, half, self.leaf) * col_factor).flatten(0, 1)
-            block = divide(torch.bmm(left, right.mT), 0, lanes, -1)
-            if half == 0:
-                block = block.tril_(0 if diagonal else -1)
-            if out is None:
-                return block.flatten(1, 2)
-            _blocks(out, half, self.leaf).copy_(block)
-        assert out is not None
-        return out
-
-    def pairs_backward(
-        self, grad: Tensor, rows: Tensor, cols: Tensor, shifted: bool
-    ) -> tuple[Tensor, Tensor]:
-        """See `Gate.pairs_backward`."""
-        fresh = torch.empty_like if self._single else torch.zeros_like
-        d_rows, d_cols = fresh(rows), fresh(cols)
-        lanes = rows.shape[0]
-        for half, row_factor, col_factor in self._levels(shifted, False):
-            block = _blocks(grad, half, self.leaf)
-            if half == 0:
-                block = block.tril(-1)
-            weight = block.reshape(-1, *block.shape[2:])
-            left = (_second(rows, half, self.leaf) * row_factor).flatten(0, 1)
-            right = (_first(cols, half, self.leaf) * col_factor).flatten(0, 1)
-            to_left = divide(torch.bmm(weight, right), 0, lanes, -1)
-            to_right = divide(torch.bmm(weight.mT, left), 0, lanes, -1)
-            if self._single:
-                torch.mul(to_left, row_factor, out=_second(d_rows, half, self.leaf))
-                torch.mul(to_right, col_factor, out=_first(d_cols, half, self.leaf))
-                break
-            _second(d_rows, half, self.leaf).addcmul_(to_left, row_factor)
-            _first(d_cols, half, self.leaf).addcmul_(to_right, col_factor)
-        return d_rows, d_cols
+    total: Tensor | None = None
+    for sign, (x, grad) in [*((1, pair) for pair in gained), *((-1, pair) for pair in lost)]:
+        assert x is not None
+        assert grad is not None
+        x, grad = x.to(like.dtype), grad.to(like.dtype)
+        if total is None:
+            total = x * grad if sign > 0 else (x * grad).neg_()
+        else:
+            total.addcmul_(x, grad, value=sign)
+    if total is None:
+        return torch.zeros_like(like)
+    return total if like.shape[2] > 1 else total.sum(2, keepdim=True)
 
 
-def _second(x: Tensor, half: int, leaf: int) -> Tensor:
-    """Second halves of the blocks of [L, C, K], [L, blocks, half, K]; whole leaves for half 0."""
-    return divide(x, 1, -1, leaf) if half == 0 else divide(x, 1, -1, 2 * half)[:, :, half:]
+def meet(grad: Tensor, rows: Operand, cols: Operand, left: Tensor, right: Tensor) -> None:
+    """The gradients through the diagonal of pairs, where no decay lies between row and column.
 
-
-def _first(x: Tensor, half: int, leaf: int) -> Tensor:
-    """First halves of the blocks of [L, C, K], [L, blocks, half, K]; whole leaves for half 0."""
-    return divide(x, 1, -1, leaf) if half == 0 else divide(x, 1, -1, 2 * half)[:, :, :half]
-
-
-def _blocks(matrix: Tensor, half: int, leaf: int) -> Tensor:
-    """The leaf blocks, or the lower left quarter of each larger block, of [L, C, C]."""
-    size = leaf if half == 0 else 2 * half
-    tiles = divide(divide(matrix, 2, -1, size), 1, -1, size)
-    diagonal = tiles.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
-    return diagonal if half == 0 else diagonal[:, :, half:, :half]
-
-
-def diagonal(grad: Tensor) -> Tensor:
-    """The diagonal of [L, C, C] as [L, C, 1], a copy."""
-    return grad.diagonal(dim1=1, dim2=2).unsqueeze(-1).clone()
-
-
-def make_gate(log: Tensor, dtype: torch.dtype) -> Gate:
-    """A gate over `log` [L, C, W]: per head for W = 1, per channel otherwise."""
-    return HeadGate(log, dtype) if log.shape[2] == 1 else ChannelGate(log, dtype)
-
-
-def load_gate(
-    log_decay: Tensor | None,
-    like: Tensor,
-    window: Window,
-    wide: torch.dtype,
-    dtype: torch.dtype | None = None,
-) -> Gate:
-    """The gate of a window, from [B, T, H], [B, T, H, K] or None (no decay).
-
-    Decays are kept in `wide`; factors and products are in `dtype`, the same unless given.
+    They are kept apart: in the decay's gradient they would cancel, but for their rounding.
     """
-    dtype = dtype or wide
-    if log_decay is None:
-        batch, _, heads, _ = like.shape
-        lanes = window.chunks * batch * heads
-        none = torch.zeros((lanes, window.chunk, 1), dtype=wide, device=like.device)
-        return make_gate(none, dtype)
-    log = log_decay.unsqueeze(-1) if log_decay.dim() == 3 else log_decay
-    return make_gate(load(log, window, wide), dtype)
+    own = grad.diagonal(dim1=1, dim2=2).unsqueeze(-1).clone()
+    rows.own.append((own, right))
+    cols.own.append((own, left))
 
 
-def store_gate(grad: Tensor, window: Window, value: Tensor) -> None:
-    """Write a gate gradient [L, C, W] into [B, T, H] or [B, T, H, K]; empty `grad` takes none."""
-    if grad.numel():
-        store(grad.unsqueeze(-1) if grad.dim() == 3 else grad, window, value)
+def _rows_of(piece: Tensor) -> tuple[int, int, int]:
+    """The shape [L, C, 1] of one number a token of `piece` [chunks, B, H, C, K]."""
+    return piece[..., 0].numel() // piece.shape[3], piece.shape[3], 1

@@ -28,8 +28,8 @@ def product_dtype(wide: torch.dtype, *inputs: Tensor) -> torch.dtype:
     return torch.bfloat16 if on_cpu and has_bfloat16_units() else wide
 
 
-def add_product(into: Tensor, a: Tensor, b: Tensor, alpha: float = 1) -> Tensor:
-    """`into += alpha a b` in place [L, M, N]; `into` may be wider than a [L, M, P] and b [L, P, N]."""
-    if into.dtype == a.dtype:
-        return into.baddbmm_(a, b, alpha=alpha)
-    return into.add_(torch.bmm(a, b), alpha=alpha)
+def sum_product(base: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """`base + a b` [L, M, N], into `out` where given; `base` may be wider than a and b."""
+    if base.dtype == a.dtype:
+        return torch.baddbmm(base, a, b, out=out)
+    return torch.add(base, torch.bmm(a, b), out=out)

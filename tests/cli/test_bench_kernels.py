@@ -3,15 +3,17 @@
 import json
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from archdsl.cli import cli
-from archdsl.cli.bench_kernels import progress
+from archdsl.cli.bench_kernels import drawn, progress
 from archdsl.kernels import bench
 
 SMALL = ("--length", "40", "--batch", "1", "--heads", "1", "--width", "8", "--repeat", "1")
@@ -69,6 +71,30 @@ def test_no_speed_where_parity_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     row = bench.measure(case)
     assert row["ms"] is None
     assert "parity fails" in progress(row)
+
+
+def shown(**changed: Any) -> list[str]:
+    """The lines of a table of one long row, 100 columns wide."""
+    row: Any = {
+        "family": "decay", "variant": "per channel", "shape": "B4 T16384 H4 D64", "mode": "fwdbwd",
+        "dtype": "float32", "device": "cpu", "compiled": True, "ms": 734.0, "limit_ms": 286.0,
+        "loop_ms": 7340.0, "peer": None, "peer_ms": None, "parity": 5e-7, "peak_bytes": 416825344,
+    }  # fmt: skip
+    console = Console(width=100, file=StringIO())
+    console.print(drawn([row | changed]))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_row_fits_a_hundred_columns_and_says_how_many_times() -> None:
+    lines = shown()
+    assert len(lines) == 3
+    cells = ("decay per channel", "B4 T16384 H4 D64", "fwdbwd*", "734", "286 2.6x", "7340 10.0x")
+    assert all(cell in lines[2] for cell in cells)
+
+
+def test_a_peer_has_a_column_where_one_was_timed() -> None:
+    assert "peer" not in shown()[0]
+    assert "peer" in shown(peer="fla", peer_ms=1468.0)[0]
 
 
 @pytest.mark.parametrize(

@@ -10,26 +10,23 @@ The pair (chunk products, state recurrence) is a registered operator, so that `t
 one node whatever the length, and packed lengths never recompile.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from archdsl.kernels.common import Window, load, store, windows
-from archdsl.kernels.gates import diagonal, load_gate, store_gate
+from archdsl.kernels import factors
+from archdsl.kernels.common import Window, gather, load, pieces, store, windows
+from archdsl.kernels.factors import choose_gate, store_decay
 from archdsl.kernels.memory import fresh_like, on_huge_pages
-from archdsl.kernels.products import product_dtype
+from archdsl.kernels.products import product_dtype, sum_product
 
 
-def advance(states: Tensor, writes: Tensor, total: Tensor, window: Window) -> Tensor:
-    """Fill `states[first + 1 ...]` from chunk sums `writes`; return the window's start states.
+class Saved(NamedTuple):
+    """What the backward needs: chunk states [N + 1, B*H, K, V] and the decay's factors."""
 
-    `states` [N + 1, B*H, K, V], `writes` [L, K, V], `total` [L, W, 1]; the result is [L, K, V].
-    """
-    first, lanes = window.first, states.shape[1]
-    for chunk in range(window.chunks):
-        part = slice(chunk * lanes, (chunk + 1) * lanes)
-        start = states[first + chunk]
-        torch.addcmul(writes[part], total[part], start, out=states[first + chunk + 1])
-    return states[first : first + window.chunks].flatten(0, 1)
+    states: Tensor
+    factors: Tensor
 
 
 def forward(
@@ -41,23 +38,33 @@ def forward(
     scale: float,
     chunk: int,
     before: bool,
-) -> tuple[Tensor, Tensor]:
-    """Output [B, T, H, V] and the states at every chunk start and the end, [N + 1, B*H, K, V]."""
-    batch, length, heads, _ = q.shape
-    lanes = batch * heads
-    count = -(-length // chunk)
+) -> tuple[Tensor, Saved]:
+    """Output [B, T, H, V] and what the backward needs: states at every chunk start and the end."""
+    lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
     states = on_huge_pages(state.new_empty((count + 1, lanes, *state.shape[2:])))
     states[0] = state.flatten(0, 1)
+    saved = Saved(states, factors.allocate(log_decay, state, chunk))
+    filled = factors.fill_all(saved.factors, log_decay, chunk)
     out, dtype = fresh_like(v), product_dtype(state.dtype, q, k, v)
-    for window in windows(length, chunk, lanes):
-        query = load(q, window, dtype).mul_(scale)
-        key, value = load(k, window, dtype), load(v, window, dtype)
-        gate = load_gate(log_decay, q, window, state.dtype, dtype)
-        writes = torch.bmm((key * gate.leave()).mT, value)
-        starts = advance(states, writes, gate.total(), window).to(dtype)
-        result = torch.bmm(gate.pairs(query, key, before, not before), value)
-        store(out, window, result.baddbmm_(query.mul_(gate.enter(before)), starts))
-    return out, states
+    for window in windows(q.shape[1], chunk, lanes):
+        if not filled and log_decay is not None:
+            factors.fill(saved.factors, log_decay, window)
+        gate = choose_gate(saved.factors, log_decay, window, state.dtype, dtype)
+        query, key = gate.rows(pieces(q, window), before), gate.columns(pieces(k, window))
+        value = load(v, window, dtype)
+        for part, start, stop in borders(states, window):
+            gate.write(start, part, stop, (key.scaled[part], value[part]))
+        result = torch.bmm(gate.pairs(query, key, not before), value)
+        starts = states[window.first : window.first + window.chunks].flatten(0, 1).to(dtype)
+        store(out, window, result.baddbmm_(query.scaled, starts), scale)
+    return out, saved
+
+
+def borders(states: Tensor, window: Window) -> list[tuple[slice, Tensor, Tensor]]:
+    """The rows of each chunk of a window, and the states [B*H, K, V] at its start and its end."""
+    lanes, first = states.shape[1], window.first
+    kept = states[first : first + window.chunks + 1].unbind()
+    return [(slice(i * lanes, (i + 1) * lanes), kept[i], kept[i + 1]) for i in range(window.chunks)]
 
 
 def backward(
@@ -65,7 +72,7 @@ def backward(
     k: Tensor,
     v: Tensor,
     log_decay: Tensor | None,
-    states: Tensor,
+    saved: Saved,
     d_out: Tensor,
     d_state: Tensor,
     scale: float,
@@ -76,32 +83,17 @@ def backward(
     grads = (fresh_like(q), fresh_like(k), fresh_like(v))
     d_log = fresh_like(log_decay) if log_decay is not None else q.new_empty(0)
     flow = d_state.flatten(0, 1).clone()
-    lanes = flow.shape[0]
-    for window in reversed(windows(q.shape[1], chunk, lanes)):
+    for window in reversed(windows(q.shape[1], chunk, flow.shape[0])):
         flow = _window_backward(
-            (q, k, v, d_out), log_decay, states, flow, (*grads, d_log), window, scale, before
+            (q, k, v, d_out), log_decay, saved, flow, (*grads, d_log), window, scale, before
         )
     return *grads, d_log, flow.view(d_state.shape)
-
-
-def retreat(flow: Tensor, reads: Tensor, total: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
-    """State gradients through a window, backwards: (at each chunk's end [L, K, V], at its start).
-
-    `flow` [B*H, K, V] arrives at the window's end; `reads` [L, K, V] are the chunks' own reads.
-    """
-    lanes = flow.shape[0]
-    ends = torch.empty_like(reads)
-    for chunk in reversed(range(chunks)):
-        part = slice(chunk * lanes, (chunk + 1) * lanes)
-        ends[part] = flow
-        flow = torch.addcmul(reads[part], total[part], flow)
-    return ends, flow
 
 
 def _window_backward(
     inputs: tuple[Tensor, ...],
     log_decay: Tensor | None,
-    states: Tensor,
+    saved: Saved,
     flow: Tensor,
     grads: tuple[Tensor, ...],
     window: Window,
@@ -109,34 +101,25 @@ def _window_backward(
     before: bool,
 ) -> Tensor:
     """Write one window's gradients; return the state gradient at its start."""
-    dtype = product_dtype(states.dtype, *inputs)
-    query, key, value, d_out = (load(x, window, dtype) for x in inputs)
-    gate = load_gate(log_decay, inputs[0], window, states.dtype, dtype)
-    query.mul_(scale)
-    kept = states[window.first : window.first + window.chunks].flatten(0, 1)
-    starts = kept.to(dtype)
-    enter, leave = gate.enter(before), gate.leave()
+    dtype = product_dtype(saved.states.dtype, *inputs)
+    gate = choose_gate(saved.factors, log_decay, window, saved.states.dtype, dtype)
+    q, k, v, d_out = (pieces(x, window) for x in inputs)
+    query, key = gate.rows(q, before), gate.columns(k)
+    value, arrived = gather(v, dtype), gather(d_out, dtype, scale)
+    states = saved.states[window.first : window.first + window.chunks + 1]
+    starts = states[:-1].flatten(0, 1)
 
-    reads = torch.bmm((query * enter).mT, d_out)
-    ends, flow = retreat(flow, reads, gate.total(), window.chunks)
-    products = gate.pairs(query, key, before, not before)
-    d_value = torch.bmm(products.mT, d_out).baddbmm_(key * leave, ends)
-    d_products = torch.bmm(d_out, value.mT)
-    own = None if before else diagonal(d_products)
-    d_query, d_key = gate.pairs_backward(d_products, query, key, before)
-    d_query.addcmul_(torch.bmm(d_out, starts.mT), enter)
-    d_leaving = torch.bmm(value, ends.mT).mul_(leave)
-
+    ends = torch.empty_like(starts, dtype=dtype)
+    for part, _, _ in reversed(borders(saved.states, window)):
+        flow = gate.retreat(flow, part, ends[part])
+        flow = sum_product(flow, query.scaled[part].mT, arrived[part])
+    d_value = torch.bmm(gate.pairs(query, key, not before).mT, arrived)
+    store(grads[2], window, d_value.baddbmm_(key.scaled, ends))
+    gate.pairs_backward(torch.bmm(arrived, value.mT), query, key, not before)
+    gate.read_backward(query, arrived, starts.to(dtype))
+    gate.write_backward(key, value, ends)
     if log_decay is not None:
-        through = gate.total().squeeze(2) * (kept * ends).sum(2)
-        wide = states.dtype  # what follows cancels to a large part
-        row, col = query.to(wide) * d_query, (key.to(wide) * d_key).neg_()
-        rows, shifted = (col, row) if before else (row.add_(col), None)
-        store_gate(grads[3], window, gate.backward(rows, shifted, key * d_leaving, through))
-    d_key.add_(d_leaving)
-    if own is not None:
-        d_query.addcmul_(own, key)
-        d_key.addcmul_(own, query)
-    for grad, value_ in zip(grads, (d_query.mul_(scale), d_key, d_value), strict=False):
-        store(grad, window, value_)
+        store_decay(grads[3], window, gate.backward([query], [key], states, ends))
+    query.store(grads[0], window)
+    key.store(grads[1], window)
     return flow

@@ -15,6 +15,7 @@ from archdsl.kernels.common import (
     check_shape,
     choose_form,
     initial,
+    is_step,
     running_maximum,
     sequences,
     triton_refusal,
@@ -89,6 +90,9 @@ def decay(
     Returns the output [B, T, H, V] in the dtype of v and the final state, float32 (float64 for
     float64 inputs): [B or N, H, K, V], a `SumState` or a `MaxState`.
     """
+    plain = normalise == "none" and bonus is None and log_input is None
+    if plain and read == "after" and is_step(initial_state, q, k, v, cu_seqlens, backend):
+        return step(q, k, v, broadcast_decay(log_decay, k), initial_state, scale, False)
     log = _check(q, k, v, log_decay, read, bonus, normalise, log_input, cu_seqlens)
     memory = initial_state[0] if isinstance(initial_state, tuple) else initial_state
     name, _ = choose(q, state=memory, packed=cu_seqlens is not None, backend=backend)
@@ -102,8 +106,8 @@ def decay(
             return step(q, k, v, log, state, scale, before)
         if name in ("chunked", "triton"):
             fused = name == "triton" and q.numel() > 0
-            out, last, _ = decay_op(q, k, v, log, state, cu_seqlens, scale, size, before, fused)
-            return out, last
+            found = decay_op(q, k, v, log, state, cu_seqlens, scale, size, before, fused)
+            return found[0], found[1]
         return by_sequence(
             partial(reference, scale=scale, before=before), (q, k, v, log), state, cu_seqlens
         )

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from archdsl.kernels import factors
 from archdsl.kernels.common import buckets
-from archdsl.kernels.decay.chunked import backward, forward
+from archdsl.kernels.decay.chunked import Saved, backward, forward
 from archdsl.kernels.decay.flops import backward_flops, flops
 
 
@@ -24,25 +25,25 @@ def decay_op(
     chunk: int,
     before: bool,
     fused: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, final state [B, H, K, V], and chunk states for the backward.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output, final state [B, H, K, V], and two buffers for the backward.
 
-    No chunk states when packed, or when `fused` runs it in Triton.
+    The buffers are empty when packed, or when `fused` runs it in Triton.
     """
     if fused:
         gpu = importlib.import_module("archdsl.kernels.decay.triton")
         result = gpu.forward(q, k, v, log_decay, state, cu_seqlens, scale, chunk, before)
-        return *result, state.new_empty(0)
+        return *result, state.new_empty(0), state.new_empty(0)
     if cu_seqlens is None:
-        out, states = forward(q, k, v, log_decay, state, scale, chunk, before)
-        return out, states[-1].clone().view(state.shape), states
+        out, saved = forward(q, k, v, log_decay, state, scale, chunk, before)
+        return out, saved.states[-1].clone().view(state.shape), *saved
     out, final = torch.empty_like(v), state.clone()
     for bucket in buckets(cu_seqlens, chunk):
         pq, pk, pv, log = bucket.gather_all((q, k, v, log_decay))
-        tokens, states = forward(pq, pk, pv, log, state[bucket.rows], scale, chunk, before)
+        tokens, saved = forward(pq, pk, pv, log, state[bucket.rows], scale, chunk, before)
         bucket.scatter(out, tokens)
-        final[bucket.rows] = states[-1].view(-1, *state.shape[1:])
-    return out, final, state.new_empty(0)
+        final[bucket.rows] = saved.states[-1].view(-1, *state.shape[1:])
+    return out, final, state.new_empty(0), state.new_empty(0)
 
 
 @decay_op.register_fake
@@ -57,11 +58,13 @@ def _(
     chunk: int,
     before: bool,
     fused: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    out, final = torch.empty_like(v), torch.empty_like(state)
+    if fused or cu_seqlens is not None:
+        return out, final, state.new_empty(0), state.new_empty(0)
     count = -(-q.shape[1] // chunk)
-    shape = (count + 1, state.shape[0] * state.shape[1], *state.shape[2:])
-    states = state.new_empty(0 if fused or cu_seqlens is not None else shape)
-    return torch.empty_like(v), torch.empty_like(state), states
+    states = state.new_empty((count + 1, state.shape[0] * state.shape[1], *state.shape[2:]))
+    return out, final, states, factors.allocate(log_decay, state, chunk)
 
 
 @torch.library.custom_op("archdsl::decay_backward", mutates_args=())
@@ -72,6 +75,7 @@ def decay_backward_op(
     log_decay: Tensor | None,
     state: Tensor,
     states: Tensor,
+    decays: Tensor,
     cu_seqlens: Tensor | None,
     d_out: Tensor,
     d_final: Tensor,
@@ -87,15 +91,16 @@ def decay_backward_op(
         grads = gpu.backward(q, k, v, log_decay, *arrived, scale, chunk, before)
         return grads[0], grads[1], grads[2], grads[3], grads[4]
     if cu_seqlens is None:
-        return backward(q, k, v, log_decay, states, d_out, d_final, scale, chunk, before)
+        saved = Saved(states, decays)
+        return backward(q, k, v, log_decay, saved, d_out, d_final, scale, chunk, before)
     d_log = q.new_empty(0) if log_decay is None else torch.empty_like(log_decay)
     grads = [*(torch.empty_like(x) for x in (q, k, v)), d_log]
     d_state = d_final.clone()
     for bucket in buckets(cu_seqlens, chunk):
         pq, pk, pv, log = bucket.gather_all((q, k, v, log_decay))
-        _, states = forward(pq, pk, pv, log, state[bucket.rows], scale, chunk, before)
+        _, saved = forward(pq, pk, pv, log, state[bucket.rows], scale, chunk, before)
         d_part, flow = bucket.gather(d_out), d_final[bucket.rows]
-        *found, flow = backward(pq, pk, pv, log, states, d_part, flow, scale, chunk, before)
+        *found, flow = backward(pq, pk, pv, log, saved, d_part, flow, scale, chunk, before)
         bucket.scatter_all(grads, found)
         d_state[bucket.rows] = flow
     return grads[0], grads[1], grads[2], grads[3], d_state
@@ -109,6 +114,7 @@ def _(
     log_decay: Tensor | None,
     state: Tensor,
     states: Tensor,
+    decays: Tensor,
     cu_seqlens: Tensor | None,
     d_out: Tensor,
     d_final: Tensor,
@@ -125,17 +131,17 @@ def _(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, log_decay, state, cu_seqlens, *ctx.options = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, log_decay, state, output[2], cu_seqlens)
+    ctx.save_for_backward(q, k, v, log_decay, state, *output[2:], cu_seqlens)
 
 
 def _differentiate(
-    ctx: Any, d_out: Tensor | None, d_final: Tensor | None, _: Tensor | None
+    ctx: Any, d_out: Tensor | None, d_final: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    q, k, v, log_decay, state, states, cu_seqlens = ctx.saved_tensors
+    q, k, v, log_decay, state, states, decays, cu_seqlens = ctx.saved_tensors
     d_out = torch.zeros_like(v) if d_out is None else d_out
     d_final = torch.zeros_like(state) if d_final is None else d_final
     found = decay_backward_op(
-        q, k, v, log_decay, state, states, cu_seqlens, d_out, d_final, *ctx.options
+        q, k, v, log_decay, state, states, decays, cu_seqlens, d_out, d_final, *ctx.options
     )
     d_log = found[3] if log_decay is not None else None
     return found[0], found[1], found[2], d_log, found[4], None, None, None, None, None
@@ -153,8 +159,9 @@ def _count(q: Any, k: Any, v: Any, log: Any, *rest: Any, out_shape: Any = None, 
 
 @register_flop_formula(torch.ops.archdsl.decay_backward)
 def _count_backward(
-    q: Any, k: Any, v: Any, log: Any, state: Any, states: Any, bounds: Any, *rest: Any, **_: Any
-) -> int:
+    q: Any, k: Any, v: Any, log: Any, state: Any, states: Any, decays: Any, bounds: Any,
+    *rest: Any, **_: Any,
+) -> int:  # fmt: skip
     """Packed sequences, and the Triton form, keep no states: they go forward again."""
     again = _count(q, k, v, log, state, bounds, *rest[2:]) if not all(states) else 0
     batch, length, heads, key_dim = q

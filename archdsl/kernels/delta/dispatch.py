@@ -14,6 +14,7 @@ from archdsl.kernels.common import (
     check_shape,
     divide,
     initial,
+    is_step,
     sequences,
 )
 from archdsl.kernels.decay.dispatch import choose
@@ -47,6 +48,11 @@ def delta(
     B = 1. Returns the output [B, T, H, V] in the dtype of v and the final state [B or N, H, K, V]
     in float32 (float64 for float64 inputs).
     """
+    if rank == 1 and is_step(initial_state, q, k, v, cu_seqlens, backend):
+        check_shape("beta", beta, tuple(q.shape[:3]))
+        check_shape("erase_key", erase_key, tuple(q.shape))
+        erase, log = k if erase_key is None else erase_key, broadcast_decay(log_decay, q)
+        return step(q, k, v, beta, erase, log, initial_state, scale, rank)
     batch, length, heads, key_dim = q.shape
     micro = (batch, length * rank, heads)
     check_shape("k", k, (*micro, key_dim))
@@ -89,6 +95,10 @@ def delta_general(
     The erase reads the state before its decay. q, k, a, b [B, T, H, K], v [B, T, H, V]; the rest as
     for `delta`. RWKV-7 passes a = -kappa and b = kappa * in-context rate.
     """
+    if is_step(initial_state, q, k, v, cu_seqlens, backend):
+        check_shape("a", a, tuple(q.shape))
+        check_shape("b", b, tuple(q.shape))
+        return step_general(q, k, v, a, b, broadcast_decay(log_decay, q), initial_state, scale)
     batch, length, heads, key_dim = q.shape
     for name, x in (("k", k), ("a", a), ("b", b)):
         check_shape(name, x, tuple(q.shape))

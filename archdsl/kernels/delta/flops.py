@@ -46,8 +46,8 @@ def backward_flops(
 
 
 def inverse_flops(chunk: int) -> int:
-    """Operations of inverting one unit lower triangular [C, C] by doubling its diagonal blocks."""
-    total, half = 0, 2
+    """Operations of inverting one unit lower triangular [C, C] by doubling blocks of eight."""
+    total, half = 0, 8
     while half < chunk:
         total += chunk // (2 * half) * 2 * 2 * half**3
         half *= 2

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from archdsl.kernels.common import buckets
-from archdsl.kernels.delta.chunked import Inputs, Saved, backward, forward
+from archdsl.kernels.delta.chunked import Inputs, Saved, allocate, backward, forward
 from archdsl.kernels.delta.flops import backward_flops, flops
 
 
@@ -26,8 +26,8 @@ def delta_op(
     scale: float,
     chunk: int,
     fused: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Output, final state, and three buffers for the backward (empty when packed or fused).
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Output, final state, and four buffers for the backward (empty when packed or fused).
 
     Without `erase`, the key erases: one gradient in place of two to add. `fused` runs in Triton.
     """
@@ -35,7 +35,7 @@ def delta_op(
     if fused:
         gpu = importlib.import_module("archdsl.kernels.delta.triton")
         out, final = gpu.forward(x, log_decay, state, cu_seqlens, scale, chunk)
-        return out, final, state.new_empty(0), state.new_empty(0), state.new_empty(0)
+        return out, final, *_nothing(state)
     if cu_seqlens is None:
         out, saved = forward(x, log_decay, state, scale, chunk)
         return out, saved.states[-1].clone().view(state.shape), *saved
@@ -46,7 +46,12 @@ def delta_op(
         tokens, saved = forward(part, log, state[bucket.rows], scale, chunk)
         bucket.scatter(out, tokens)
         final[bucket.rows] = saved.states[-1].view(-1, *state.shape[1:])
-    return out, final, state.new_empty(0), state.new_empty(0), state.new_empty(0)
+    return out, final, *_nothing(state)
+
+
+def _nothing(like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Empty buffers."""
+    return like.new_empty(0), like.new_empty(0), like.new_empty(0), like.new_empty(0)
 
 
 @delta_op.register_fake
@@ -63,19 +68,11 @@ def _(
     scale: float,
     chunk: int,
     fused: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     out, final = torch.empty_like(value), torch.empty_like(state)
     if fused or cu_seqlens is not None:
-        return out, final, state.new_empty(0), state.new_empty(0), state.new_empty(0)
-    lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
-    key_dim, value_dim = state.shape[2:]
-    return (
-        out,
-        final,
-        state.new_empty((count + 1, lanes, key_dim, value_dim)),
-        state.new_empty((count * lanes, chunk, chunk)),
-        state.new_empty((count * lanes, chunk, value_dim)),
-    )
+        return out, final, *_nothing(state)
+    return out, final, *allocate(q, log_decay, state, chunk)
 
 
 @torch.library.custom_op("archdsl::delta_backward", mutates_args=())
@@ -89,6 +86,7 @@ def delta_backward_op(
     log_decay: Tensor | None,
     state: Tensor,
     states: Tensor,
+    decays: Tensor,
     inverses: Tensor,
     updates: Tensor,
     cu_seqlens: Tensor | None,
@@ -106,7 +104,7 @@ def delta_backward_op(
         grads, d_log, d_state = gpu.backward(*run)
         return [*_filled([*grads, d_log], state), d_state]
     if cu_seqlens is None:
-        saved = Saved(states, inverses, updates)
+        saved = Saved(states, decays, inverses, updates)
         grads, d_log, d_state = backward(x, log_decay, saved, d_out, d_final, scale, chunk)
         return [*_filled([*grads, d_log], state), d_state]
     found = [None if part is None else torch.empty_like(part) for part in (*x, log_decay)]
@@ -138,6 +136,7 @@ def _(
     log_decay: Tensor | None,
     state: Tensor,
     states: Tensor,
+    decays: Tensor,
     inverses: Tensor,
     updates: Tensor,
     cu_seqlens: Tensor | None,
@@ -162,10 +161,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _differentiate(
     ctx: Any, d_out: Tensor | None, d_final: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    *x, state, cu_seqlens, states, inverses, updates = ctx.saved_tensors
+    *x, state, cu_seqlens, states, decays, inverses, updates = ctx.saved_tensors
     d_out = torch.zeros_like(x[3]) if d_out is None else d_out
     d_final = torch.zeros_like(state) if d_final is None else d_final
-    buffers = (state, states, inverses, updates, cu_seqlens)
+    buffers = (state, states, decays, inverses, updates, cu_seqlens)
     *grads, d_state = delta_backward_op(*x, *buffers, d_out, d_final, *ctx.options)
     given = [None if part is None else grad for part, grad in zip(x, grads, strict=True)]
     return *given, d_state, None, None, None, None
@@ -189,8 +188,8 @@ def _count(q: Any, *x: Any, out_shape: Any = None, **_: Any) -> int:
 @register_flop_formula(torch.ops.archdsl.delta_backward)
 def _count_backward(q: Any, *x: Any, out_shape: Any = None, **_: Any) -> int:
     """Packed sequences, and the Triton form, keep nothing: they go forward again."""
-    write, states, chunk = x[4], x[7], x[14]
-    again = 0 if all(states) else _count(q, *x[:7], x[10], x[13], chunk)
+    write, states, chunk = x[4], x[7], x[15]
+    again = 0 if all(states) else _count(q, *x[:7], x[11], x[14], chunk)
     batch, length, heads, key_dim = q
     general = write is not None
     return again + backward_flops(
