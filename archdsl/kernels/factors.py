@@ -7,7 +7,6 @@ from torch import Tensor
 
 from archdsl.kernels.common import Window, load, store
 from archdsl.kernels.gates import FactoredGate, Gate
-from archdsl.kernels.memory import on_huge_pages
 from archdsl.kernels.split import split_gate
 
 REACH = {torch.float32: 0.75, torch.float64: 8.0}
@@ -30,7 +29,7 @@ def allocate(log_decay: Tensor | None, like: Tensor, chunk: int) -> Tensor:
         return like.new_empty(0)
     batch, length, heads = log_decay.shape[:3]
     shape = (-(-length // chunk) * batch * heads, chunk, _width(log_decay))
-    return on_huge_pages(like.new_empty(shape))
+    return like.new_empty(shape)
 
 
 def fill(factors: Tensor, log_decay: Tensor, window: Window) -> None:

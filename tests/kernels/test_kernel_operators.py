@@ -6,6 +6,7 @@ import pytest
 import torch
 from kernel_checks import randn, uniform, unit
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from archdsl.kernels.decay import decay
 from archdsl.kernels.decay.operator import decay_op
@@ -33,6 +34,17 @@ def test_opcheck(packed: bool) -> None:
     torch.library.opcheck(delta_op, (q, k, k, v, beta, None, log, state, bounds, 0.5, 16))
     torch.library.opcheck(delta_op, (q, None, k, v, beta, None, log, state, bounds, 0.5, 16))
     torch.library.opcheck(delta_op, (q, k, k, v, None, k, None, state, bounds, 0.5, 16))
+
+
+def test_shapes_are_known_without_memory_of_any_size() -> None:
+    """Large buffers ask the system for huge pages, which tensors without memory cannot."""
+    with FakeTensorMode():
+        x = torch.empty(4, 2048, 4, 64)
+        rate, state = torch.empty(4, 2048, 4), torch.empty(4, 4, 64, 64)
+        found = decay_op(x, x, x, x, state, None, 1.0, 64, False)
+        changed = delta_op(x, None, x, x, rate, None, x, state, None, 1.0, 64)
+    assert found[3].shape == changed[3].shape == (512, 64, 64)
+    assert found[2].shape == changed[2].shape == (33, 16, 64, 64)
 
 
 def test_opcheck_of_the_scan() -> None:

@@ -43,7 +43,7 @@ def forward(
     lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
     states = on_huge_pages(state.new_empty((count + 1, lanes, *state.shape[2:])))
     states[0] = state.flatten(0, 1)
-    saved = Saved(states, factors.allocate(log_decay, state, chunk))
+    saved = Saved(states, on_huge_pages(factors.allocate(log_decay, state, chunk)))
     filled = factors.fill_all(saved.factors, log_decay, chunk)
     out, dtype = fresh_like(v), product_dtype(state.dtype, q, k, v)
     for window in windows(q.shape[1], chunk, lanes):

@@ -99,10 +99,10 @@ def allocate(q: Tensor, log_decay: Tensor | None, state: Tensor, chunk: int) -> 
     lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
     key_dim, value_dim = state.shape[2:]
     return Saved(
-        on_huge_pages(state.new_empty((count + 1, lanes, key_dim, value_dim))),
+        state.new_empty((count + 1, lanes, key_dim, value_dim)),
         factors.allocate(log_decay, state, chunk),
-        on_huge_pages(state.new_empty((count * lanes, chunk, chunk))),
-        on_huge_pages(state.new_empty((count * lanes, chunk, value_dim))),
+        state.new_empty((count * lanes, chunk, chunk)),
+        state.new_empty((count * lanes, chunk, value_dim)),
     )
 
 
@@ -110,7 +110,7 @@ def forward(
     x: Inputs, log_decay: Tensor | None, state: Tensor, scale: float, chunk: int
 ) -> tuple[Tensor, Saved]:
     """Output [B, T, H, V] and what the backward needs."""
-    saved = allocate(x.q, log_decay, state, chunk)
+    saved = Saved(*map(on_huge_pages, allocate(x.q, log_decay, state, chunk)))
     saved.states[0] = state.flatten(0, 1)
     filled = factors.fill_all(saved.factors, log_decay, chunk)
     out, dtype = fresh_like(x.value), _precision(x, state.dtype)
