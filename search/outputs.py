@@ -71,7 +71,8 @@ class Result:
         states = Counter[str](record.state for record in self.records)
         words = {"complete": "trained", "pruned": "cut", "fail": "failed"}
         parts = [f"{states[state]} {word}" for state, word in words.items() if states[state]]
-        counted = f"{len(self.records)} trials" + (f" ({', '.join(parts)})" if parts else "")
+        trials = f"{len(self.records)} trial{'s' * (len(self.records) != 1)}"
+        counted = trials + (f" ({', '.join(parts)})" if parts else "")
         return f"{self.name}: the best of {counted}" if self.front else f"{self.name}: {counted}"
 
     def table(self, width: int) -> Table:
