@@ -143,6 +143,7 @@ SUBJECTS = [
     Subject("cell(state = [h], output = h) { h = relu(linear(x) + linear(h, diagonal = true)) / 2 }"),
     # routed
     Subject("mom(memories = 3, top = 2) { gated_deltanet(heads = 2) }", compiled=True),
+    Subject("mom(memories = 2, top = 1) { lightnet(heads = 2, rank = 4) }", compiled=True),
     Subject("mom(memories = 4, top = 1, shared = false, projections = shared, weights = probability,"
             " neighbours = routed, capacity = 1) { gla(heads = 2, conv = 3) }"),
     Subject("repeat(2) { residual { mom(memories = 3, top = 2, router = recurrent, router_rank = 8,"

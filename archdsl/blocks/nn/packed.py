@@ -76,7 +76,8 @@ def padded(
     """``run`` on the sequences as a batch with zeros behind the short ones."""
     length = inputs[0].shape[1]
     rows, _ = segments(cu_seqlens, length)
-    widest = int((cu_seqlens[1:] - cu_seqlens[:-1]).max())
+    known = not torch.compiler.is_compiling()  # a compiled graph cannot wait for the lengths
+    widest = int((cu_seqlens[1:] - cu_seqlens[:-1]).max()) if known else length
     place = rows * widest + torch.arange(length, device=rows.device) - cu_seqlens[rows]
     count = len(cu_seqlens) - 1
 
