@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from archdsl.blocks.cell_analysis import Analysis, Linear, Product
 from archdsl.blocks.equations import (
@@ -124,8 +124,12 @@ def outputs(instruction: Instruction) -> tuple[int, ...]:
     return (instruction.output,) if isinstance(instruction, Elementwise) else instruction.outputs
 
 
+@lru_cache(maxsize=256)
 def program(analysis: Analysis) -> Program | None:
-    """The step of a cell; ``None`` where its equations hold more than products and elementwise functions."""
+    """The step of a cell, shared by all layers that hold the same equations.
+
+    ``None`` where they hold more than products and elementwise functions.
+    """
     bound = [value for value in analysis.assignments.values() if analysis.depends(value)]
     plain = all(_plain(part, analysis) for value in bound for part in walk(value))
     return _Builder(analysis).program() if plain else None
