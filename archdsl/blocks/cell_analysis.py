@@ -183,9 +183,14 @@ class Analysis:
         """Whether a value depends on previous states (or on those given), through assignments too."""
         if on is not None:
             return not _sources(expression, self._sources).isdisjoint(on)
+        if isinstance(expression, Constant):
+            return False
         if expression not in self._dependent:
-            found = _sources(expression, self._sources)
-            self._dependent[expression] = not found.isdisjoint(self.states)
+            self._dependent[expression] = (
+                any(map(self.depends, expression.arguments))
+                if isinstance(expression, Apply)
+                else not _sources(expression, self._sources).isdisjoint(self.states)
+            )
         return self._dependent[expression]
 
     @cached_property
