@@ -17,6 +17,9 @@ COLOURS = ("#2a6f97", "#e07a1f", "#4a8c4a", "#b5446e", "#7a5fb0", "#8a6d3b", "#3
 FAINT, INK, LINE = "#c9ced6", "#1f2933", "#e4e7eb"
 HEIGHT = 380
 
+FEW = 12
+"""Trials up to which the axis names each; between fewer than that, it would name halves."""
+
 
 def front_chart(
     records: Sequence[Record], front: Sequence[Record], objectives: Sequence[Objective],
@@ -59,7 +62,8 @@ def history_chart(
             name=text, marker={"color": _colour(place), "size": 9},
             text=[_hover(r, objectives) for r in group], hoverinfo="text",
         )  # fmt: skip
-    return _html(figure, x={"title": "trial"}, y=_axis(objectives[0]))
+    apart = {"dtick": 1} if len(records) <= FEW else {}
+    return _html(figure, x={"title": "trial", **apart}, y=_axis(objectives[0]))
 
 
 def curves_chart(

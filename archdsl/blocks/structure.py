@@ -144,6 +144,7 @@ class Repeat(Layer):
 
     name: ClassVar[str] = "repeat"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "layers"
+    routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     times: Copies
 
     def visits(self, labels: Sequence[str | None]) -> Sequence[tuple[int, ...]]:
@@ -152,7 +153,9 @@ class Repeat(Layer):
 
     def combine(self, stream: Type, outputs: Sequence[Type]) -> Type:
         """A copy hands the next one what it was given."""
-        return same_width(self.name, stream, outputs[0]) if self.times > 1 else outputs[0]
+        if self.times > 1:
+            same_width(self.name, stream, outputs[0])
+        return outputs[0]
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """A sequence of copies."""

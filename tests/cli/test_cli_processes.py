@@ -67,6 +67,13 @@ def test_a_process_exits_with_the_status(files):
     assert process("check").returncode == 2
 
 
+def test_python_runs_the_package(files):
+    """``python -m archdsl`` is the same command."""
+    command = [sys.executable, "-m", "archdsl", "check", "closed.arch"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout) == (0, "1 file checked, no errors\n")
+
+
 def test_no_colour_in_a_pipe_and_some_on_a_terminal(files):
     assert b"\x1b[" not in process("check", "wrong.arch").stdout
     assert b"\x1b[" in on_terminal("check", "wrong.arch")

@@ -33,7 +33,7 @@ def routed() -> Invalid:
     """The complaint of a learning memory among several that tokens are sent to."""
     return Invalid(
         "not-routable",
-        "`miras` with a memory that learns by gradient steps cannot stand inside `mom`: its chunks are"
+        "a memory that learns by gradient steps cannot stand inside `mom`: its chunks are"
         " those of the text",
         help="use a matrix memory with `bias = dot` or `l2` and a decay there",
     )
