@@ -186,7 +186,7 @@ SUBJECTS = [
             " residual { rms_norm mlp } }"),
     Subject("loop(2, chain = [1, 0, 0]) { residual { rms_norm mamba2(heads = 2, state = 4) }"
             " residual { rms_norm swiglu } }"),
-    Subject("loop([2, 1], adapter = 2, inject = gate, signal = sinusoidal)"
+    Subject("loop([2, 1], adapter = 2, inject = concat, signal = sinusoidal)"
             " { residual { rms_norm gla(heads = 2) } residual { rms_norm swiglu } }"),
     Subject("loop(2, inject = add, backprop = 1, curriculum = 3, curve = sqrt)"
             " { residual { mom(memories = 3, top = 1, projections = shared) { hgrn } } }"),
