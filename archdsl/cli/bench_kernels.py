@@ -127,18 +127,18 @@ def _peers(against: str | None, device: str) -> Mapping[tuple[str, str], Peer] |
 def report(
     rows: Iterable[Row], machine: Mapping[str, str | int], file: Path | None, count: int
 ) -> None:
-    """Measure `count` rows, show them, and write them; those measured before Ctrl-C at least.
+    """Measure `count` rows and show them; each is written when it is found, so none is ever lost.
 
     Raises:
         Failure: the file cannot be written.
     """
-    if file is not None:
-        write(file, document([], machine))
     done: list[Row] = []
     interrupted = False
+    _keep(file, done, machine)
     try:
         for row in rows:
             done.append(row)
+            _keep(file, done, machine)
             click.echo(f"{len(done)}/{count} {progress(row)}", err=True)
     except KeyboardInterrupt:
         interrupted = True
@@ -149,11 +149,15 @@ def report(
             "milliseconds; limit: how many times it; loop, peer: how many times ours; *: compiled"
         )
     if file is not None:
-        write(file, document(done, machine))
         click.echo(f"wrote {file}", err=True)
     if interrupted:
         click.echo(f"interrupted after {plural(len(done), 'row')}", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _keep(file: Path | None, rows: list[Row], machine: Mapping[str, str | int]) -> None:
+    if file is not None:
+        write(file, document(rows, machine))
 
 
 def document(rows: list[Row], machine: Mapping[str, str | int]) -> str:

@@ -48,21 +48,28 @@ def test_a_mode_and_a_dtype_are_chosen() -> None:
     assert not any(case.compiled for case in table)
 
 
-def test_what_was_measured_before_an_interruption_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted after 1 row"),
+        (RuntimeError("no memory"), 1, "no memory"),
+    ],
+)
+def test_what_was_measured_before_the_end_is_kept(
+    end: BaseException, status: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = bench.measure
 
     def rows(table: Any, effort: Any) -> Iterator[bench.Row]:
         yield measured(table[0], effort)
-        raise KeyboardInterrupt
+        raise end
 
     monkeypatch.setattr(bench, "rows", rows)
     file = tmp_path / "rows.json"
     done = bench_kernels("--families", "scan", "--no-loop", *SMALL, "--json", str(file))
-    assert done.exit_code == 130
+    assert done.exit_code == status
     assert len(json.loads(file.read_text())["rows"]) == 1
-    assert "interrupted after 1 row" in done.output
+    assert said in f"{done.output}{done.exception}"
 
 
 def test_no_speed_where_parity_fails(monkeypatch: pytest.MonkeyPatch) -> None:
