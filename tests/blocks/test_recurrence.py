@@ -65,7 +65,7 @@ def looked_at(
     return {"output": output, **{f"last {n}": v for n, v in after.items()}, **gradients}
 
 
-def both(cell: CellRecurrence, steps: int) -> None:
+def assert_alike(cell: CellRecurrence, steps: int) -> None:
     """Run a cell by hand and under autograd, and compare."""
     assert cell.op.steps is not None
     generator = torch.Generator().manual_seed(steps)
@@ -89,20 +89,20 @@ def both(cell: CellRecurrence, steps: int) -> None:
 def test_steps_by_hand_are_those_of_autograd(name: str) -> None:
     cell = site(CELLS[name])
     cell.op = cell.op.model_copy(update={"plan": "sequential"})
-    both(cell, 5)
+    assert_alike(cell, 5)
 
 
 @pytest.mark.parametrize("function", [n for n, count in ELEMENTWISE.items() if count == 1])
 def test_every_function_knows_its_slope(function: str) -> None:
     inner = "1 + h * h" if function in ("log", "sqrt") else "h + linear(x, h)"
     body = f"a = {function}({inner})  h = tanh(linear(x, a))"
-    both(site(f"cell(state = [h], output = h) {{ {body} }}"), 3)
+    assert_alike(site(f"cell(state = [h], output = h) {{ {body} }}"), 3)
 
 
 @pytest.mark.parametrize("function", [n for n, count in ELEMENTWISE.items() if count == 2])
 def test_every_function_of_two_knows_its_slopes(function: str) -> None:
     body = f"a = {function}(linear(x, h), h)  b = {function}(h, 1/3)  h = tanh(a + b)"
-    both(site(f"cell(state = [h], output = h) {{ {body} }}"), 3)
+    assert_alike(site(f"cell(state = [h], output = h) {{ {body} }}"), 3)
 
 
 def test_without_gradients_the_values_are_the_same() -> None:
