@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,17 @@ SPILLS = {
     ("decay channel", "state_kernel"): 8,
     ("decay channel", "output_kernel"): 104,
     ("decay channel", "value_kernel"): 72,
-    ("delta head", "inverse_kernel"): 96,
-    ("delta head", "key_kernel"): 40,
+    ("delta head", "inverse_kernel"): 48,
     ("delta channel", "update_kernel"): 48,
     ("general channel", "update_kernel"): 56,
     ("general channel", "retreat_kernel"): 16,
     ("general channel", "output_kernel"): 104,
     ("general channel", "value_kernel"): 72,
 }
-"""Bytes of local memory a thread may spill to, the most that Triton 3.6 or 3.9 made; else none."""
+"""Bytes of local memory a thread may spill to; none where a kernel is not named."""
+
+OLDER = {("delta head", "inverse_kernel"): 96, ("delta head", "key_kernel"): 40}
+"""The same for kernels that Triton before 3.7 compiles worse."""
 
 
 WIDE = (("delta head", 256, 0), ("general channel", 256, 0), ("delta channel", 128, 2))
@@ -101,6 +104,11 @@ def widest() -> list[Job]:
     return [job for job in each if job.kernel.__name__ == "retreat_kernel"]
 
 
+def triton_version() -> tuple[int, ...]:
+    """Its first two numbers."""
+    return tuple(int(part) for part in version("triton").split(".")[:2])
+
+
 NAMES = ("decay head", "decay channel", "delta head", "delta channel", "general channel", "scan")
 
 
@@ -108,6 +116,7 @@ NAMES = ("decay head", "decay channel", "delta head", "delta channel", "general 
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_within_limits(capability: int, tmp_path: Path) -> None:
     found = compiled(__file__, capability, tmp_path)
+    allowed = SPILLS | (OLDER if triton_version() < (3, 7) else {})
     for row in found.pop("widest"):
         assert row["shared"] <= SHARED[capability], row
     assert set(found) == set(NAMES)
@@ -115,7 +124,7 @@ def test_kernels_compile_within_limits(capability: int, tmp_path: Path) -> None:
         for row in rows:
             assert row["registers"] <= 255, (name, row)
             assert row["shared"] <= SHARED[capability], (name, row)
-            assert row["spilled"] <= SPILLS.get((name, row["kernel"]), 0), (name, row)
+            assert row["spilled"] <= allowed.get((name, row["kernel"]), 0), (name, row)
 
 
 if __name__ == "__main__":
