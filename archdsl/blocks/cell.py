@@ -93,6 +93,7 @@ class Cell(Layer):
         for product in (p for linear in self.analysis.linears for p in linear.products):
             forms = [name for name in ("diagonal", "blocks", "rank") if product.setting(name)]
             forms += ["copies"] if forms and product.setting("copies") is True else []
+            forms += ["norm"] if product.diagonal and product.setting("norm") is True else []
             if len(forms) > 1:
                 raise Invalid(
                     "two-forms",

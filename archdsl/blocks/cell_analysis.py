@@ -56,6 +56,11 @@ class Product:
         """Whether it is one weight a channel."""
         return self.setting("diagonal") is True
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is one matrix to all channels, with nothing behind it."""
+        return not any(map(self.setting, ("diagonal", "rank", "copies", "norm")))
+
 
 @dataclass(frozen=True)
 class Linear:

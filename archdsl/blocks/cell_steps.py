@@ -141,8 +141,7 @@ def _plain(part: Expression, analysis: Analysis) -> bool:
         return True
     if part.function != "linear":
         return part.function in (*ARITHMETIC, *ELEMENTWISE)
-    options = dict(part.options)
-    return not any(options.get(name) for name in ("diagonal", "rank", "copies"))
+    return Product(part, 0, "").whole
 
 
 def _rest(gate: Expression) -> Expression:

@@ -42,9 +42,12 @@ Uniform between two numbers, normal, evenly spaced from one number to another, `
 positive frequencies of HiPPO-LegS's normal part (arXiv 2208.04933 §3.2) in rising order.
 """
 
-LINEAR_OPTIONS = ("bias", "diagonal", "blocks", "copies", "rank", "init", "bias_init", "gain")
+LINEAR_OPTIONS = (
+    "bias", "diagonal", "blocks", "copies", "rank", "norm", "init", "bias_init", "gain",
+)  # fmt: skip
 """``linear(…, bias = false)``; ``diagonal`` is one weight a channel (``a ⊙ h``), ``blocks`` a block a
 head, ``rank`` a product of two thin matrices, ``copies`` gives one number a copy in place of a channel.
+``norm`` is an RMS norm with a gain behind every matrix, or between two thin ones.
 ``init`` is normal or uniform with the variance (or bound) of one over the inputs, or zeros; ``bias_init``
 is the same for the bias, by default zeros; ``gain`` multiplies both."""
 

@@ -39,6 +39,7 @@ OPTIONS = {
         "blocks": Expect(boolean=True),
         "copies": Expect(boolean=True),
         "rank": Expect(integer=Interval(ge=1, le=LARGEST)),
+        "norm": Expect(boolean=True),
         "init": Expect(symbols=equations.INITIALISATIONS),
         "bias_init": Expect(symbols=equations.INITIALISATIONS),
         "gain": Expect(real=Interval(gt=0, le=10**6)),

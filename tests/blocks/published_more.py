@@ -11,6 +11,7 @@ from blocks.published_mixers import (
     branch,
     head_norm,
     heads_of,
+    rms,
     short_convolution,
     sigmoid,
     silu,
@@ -144,13 +145,21 @@ def s4d(w: Weights, x: Tensor) -> Tensor:
 
 
 def mamba(w: Weights, x: Tensor) -> Tensor:
-    """Mamba, arXiv 2312.00752 algorithm 2 and §3.4: exact decays, Euler steps for the input."""
+    """Mamba, arXiv 2312.00752 algorithm 2 and §3.4: exact decays, Euler steps for the input.
+
+    With gains of norms, Jamba's (arXiv 2403.19887 §6.4): of the narrow step size and of both maps.
+    """
+
+    def normed(y: Tensor, name: str) -> Tensor:
+        return rms(y, cell[name]) if name in cell else y
+
     cell = within(w, "layers.0.cell.")
     inputs = short_convolution(x @ w["in.weight"].T, w["conv.weight"], w["conv.bias"])
     h, rows = x.new_zeros(cell["rate"].shape), []
     for row in inputs:
-        step = softplus(cell["step_x"] @ (cell["step_x_down"] @ row) + cell["start"])[:, None]
-        b, c = cell["h_x"] @ row, cell["y_x"] @ row
+        narrow = normed(cell["step_x_down"] @ row, "step_x_norm")
+        step = softplus(cell["step_x"] @ narrow + cell["start"])[:, None]
+        b, c = (normed(cell[name] @ row, f"{name}_norm") for name in ("h_x", "y_x"))
         h = torch.exp(step * -torch.exp(cell["rate"])) * h + step * b * row[:, None]
         rows.append(h @ c + cell["past"] * row)
     return (torch.stack(rows) * silu(x @ w["gate.weight"].T)) @ w["out.weight"].T

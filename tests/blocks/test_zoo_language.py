@@ -44,6 +44,8 @@ POINTS = [
     " w = b * u + 0.5 * w u = n }",
     "cell(state = [h, s], output = y, copies = 2) { s = tanh(s + linear(x, sum(h), bias = false))"
     " h = s * linear(x, copies = true) y = norm(sum(h)) }",
+    "cell(state = [h], output = h, heads = 2) { h = tanh(linear(x, h, norm = true)"
+    " + linear(h, rank = 3, norm = true, bias = false)) }",
 ]
 
 REFUSED = {
@@ -64,6 +66,7 @@ REFUSED = {
     "cell(state = [h], output = h, copies = 2) { h = h + x }": "copies-not-summed",
     "cell(state = [h], output = h) { h = h + linear(parameter(1)) }": "linear-of-number",
     "cell(state = [h], output = h) { h = h + linear(x, blocks = true, rank = 2) }": "two-forms",
+    "cell(state = [h], output = h) { h = h + linear(x, diagonal = true, norm = true) }": "two-forms",
     "cell(state = [h], output = h) { h = h + parameter(1, 2) }": "too-many-arguments",
     "gated(expand = 2) { linear(dim = 5) }": "width-changes",
 }

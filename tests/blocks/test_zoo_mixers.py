@@ -31,6 +31,7 @@ MIXERS: dict[str, Definition] = {
     "s4d(states = 3)": published.s4d,
     "mamba(states = 3, rank = 2)": published.mamba,
     "mamba(expand = 1, conv = 2, rank = 1)": published.mamba,
+    "mamba(states = 3, rank = 2, norm = true)": published.mamba,
     "hgrn": published_mixers.hgrn,
     "hgrn2(heads = 2)": partial(published_mixers.hgrn2, heads=2),
     "deltaproduct(heads = 2, expand_k = 1)": partial(published.deltaproduct, heads=2, writes=2),

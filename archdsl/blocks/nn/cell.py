@@ -59,13 +59,19 @@ class CellRecurrence(Site):
                 self.get_parameter(learned.name).copy_(starts.value_of(learned))
 
     def _draw_product(self, product: Product, inputs: int, seeded: Seeded) -> None:
-        """One weight of a ``linear`` that sums so many numbers over all its arguments."""
-        shapes = self.op.matrices(product)
-        for name, shape in shapes.items():
-            summed = shape[-1] if len(shapes) > 1 else inputs
+        """One weight of a ``linear`` that sums so many numbers over all its arguments.
+
+        Gains of norms start at one.
+        """
+        thin = bool(product.setting("rank"))
+        for name, shape in self.op.factors(product).items():
+            weight = self.get_parameter(name)
+            if len(shape) == 1 and not product.diagonal:
+                weight.fill_(1)
+                continue
             gain = 1.0 if name.endswith("_down") else float(product.setting("gain", 1))
             how = str(product.setting("init", "normal"))
-            fill(self.get_parameter(name), how, gain * summed**-0.5, seeded(name))
+            fill(weight, how, gain * (shape[-1] if thin else inputs) ** -0.5, seeded(name))
 
     def _draw_bias(self, product: Product, name: str, inputs: int, seeded: Seeded) -> None:
         size = float(product.setting("gain", 1)) * inputs**-0.5
@@ -131,7 +137,7 @@ class _Run:
                 return self.vector(self.vectors[expression])
             case Apply("norm", (operand,)):
                 inner = self.flat(self.value(operand, values))
-                return self.raised(F.rms_norm(inner, (inner.shape[-1],), eps=1e-6))
+                return self.raised(normed(inner))
             case Apply("sum", (operand,)):
                 return self.value(operand, values).sum(-1, keepdim=True)
             case Apply(function, arguments):
@@ -164,10 +170,10 @@ class _Run:
             return self.products[product.name]
         if product.diagonal:
             return self.vector(product.name) * argument
-        argument = self.flat(argument)
-        if product.setting("rank"):
-            argument = F.linear(argument, self.weight(f"{product.name}_down"))
-        return self.given(by_head(argument, self.weight(product.name)), product.call)
+        found = self.flat(argument)
+        for weight in map(self.weight, self.cell.op.factors(product)):
+            found = normed(found, weight) if weight.dim() == 1 else by_head(found, weight)
+        return self.given(found, product.call)
 
     def flat(self, x: Tensor) -> Tensor:
         """A value a channel without the axis of copies."""
@@ -182,10 +188,14 @@ class _Run:
         return x[..., None, :] if dict(call.options).get("copies") is True else self.raised(x)
 
 
+def normed(x: Tensor, gain: Tensor | None = None) -> Tensor:
+    """An RMS norm over the last axis."""
+    return F.rms_norm(x, x.shape[-1:], gain, 1e-6)
+
+
 def _joins(product: Product) -> bool:
     """Whether a weight is a whole matrix of the input."""
-    apart = product.diagonal or product.setting("rank") or product.setting("copies")
-    return product.argument == Name("x") and not apart
+    return product.argument == Name("x") and product.whole
 
 
 def _sum(parts: list[Tensor]) -> Tensor:
@@ -305,8 +315,7 @@ class _Steps(_Run):
         found: dict[str, list[str]] = {}
         for linear in self.linears.values():
             for p in linear.products:
-                plain = not p.diagonal and not p.setting("rank")
-                if isinstance(p.argument, Name) and p.argument.name in self.state and plain:
+                if isinstance(p.argument, Name) and p.argument.name in self.state and p.whole:
                     found.setdefault(p.argument.name, []).append(p.name)
         return {
             state: (torch.cat([self.weight(name) for name in names], 1), names)

@@ -80,13 +80,14 @@ class CellRecurrence(Op):
         recurrent = self.copies == 1 and self.analysis.depends(product.argument)
         return product.setting("blocks") is True or (recurrent and not product.setting("rank"))
 
-    def matrices(self, product: Product) -> Mapping[str, Shape]:
-        """One weight, or the two thin ones whose product it is."""
-        rank = product.setting("rank")
-        if not isinstance(rank, int) or not rank:
-            return {product.name: self.shape(product)}
-        out, given = self.shape(product)
-        return {f"{product.name}_down": (rank, given), product.name: (out, rank)}
+    def factors(self, product: Product) -> Mapping[str, Shape]:
+        """What its argument meets, in order: a weight or two thin ones, the gain ``[D]`` of a norm."""
+        name, shape, setting = product.name, self.shape(product), product.setting("rank")
+        rank = int(setting) if isinstance(setting, int) else 0
+        found: dict[str, Shape] = {f"{name}_down": (rank, shape[1])} if rank else {name: shape}
+        if product.setting("norm"):
+            found[f"{name}_norm"] = (rank or prod(shape[:-1]),)
+        return found | ({name: (shape[0], rank)} if rank else {})
 
     def bias(self, linear: Linear) -> Shape:
         """A number for each that the ``linear`` gives."""
@@ -99,7 +100,7 @@ class CellRecurrence(Op):
         for owner in self.analysis.owners:
             if isinstance(owner, Linear):
                 for product in owner.products:
-                    found |= self.matrices(product)
+                    found |= self.factors(product)
                 found |= {owner.bias: self.bias(owner)} if owner.bias else {}
             else:
                 found[owner.name] = self.cells if owner.copies else (self.width,)
@@ -112,8 +113,8 @@ class CellRecurrence(Op):
     def flops(self, work: Work) -> int:
         """The products of its matrices."""
         products = [p for linear in self.analysis.linears for p in linear.products]
-        shapes = [self.matrices(p).values() for p in products if not p.diagonal]
-        return 2 * work.tokens * sum(prod(shape) for each in shapes for shape in each)
+        shapes = [s for p in products for s in self.factors(p).values() if not p.diagonal]
+        return 2 * work.tokens * sum(prod(shape) for shape in shapes if len(shape) > 1)
 
     @property
     def attributes(self) -> str:
