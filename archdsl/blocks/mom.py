@@ -118,6 +118,7 @@ def mixed(
     region: Region,
     mixture: type[MixtureOfMemories] | type[MixtureOfExperts],
     what: str,
+    gates: int = 0,
     **own: Any,
 ) -> Value:
     """A router, and the mixture of copies of a region it sends tokens to.
@@ -129,17 +130,18 @@ def mixed(
         region: one copy.
         mixture: the operation.
         what: the mixture's name too.
+        gates: logits that are no choice, but the gates of shared copies.
         own: attributes that only this mixture has.
     """
     router = Router(
         width=stream.type.width,
-        choices=getattr(layer, what),
+        choices=getattr(layer, what) + gates,
         form=layer.router,
         rank=layer.router_rank if layer.router == "recurrent" else 0,
     )
     logits = build.add(router, stream, name="router")
     op = mixture(
-        choices=router.choices,
+        choices=getattr(layer, what),
         top=layer.top,
         shared=int(layer.shared),
         width=region.output.type.width,

@@ -151,6 +151,8 @@ SUBJECTS = [
     Subject("mom(memories = 3, top = 2) { slstm(heads = 2) }"),
     Subject("mom(memories = 3, top = 2, idle = decay) { repeat(2) { gla(heads = 2) swiglu } }"),
     Subject("moe(experts = 4, top = 2, shared = 1) { swiglu }", compiled=True),
+    Subject("moe(experts = 4, top = 2, shared = 1, shared_gate = true, score = sigmoid, scale = 2,"
+            " balance_bias = 0.001) { swiglu }"),
     Subject("moe(experts = 3, top = 1, weights = probability, z_loss = 0.01) { linear }"),
     Subject("repeat(2) { residual { moe(experts = 4, top = 2, router = recurrent, router_rank = 8)"
             " { mlp(bias = true) } } }"),

@@ -73,6 +73,11 @@ def heads_of(x: Tensor, heads: int) -> list[Tensor]:
     return list(x.chunk(heads, -1))
 
 
+def shared_heads(x: Tensor, groups: int, heads: int) -> list[Tensor]:
+    """``[T, G·D]`` → a ``[T, D]`` a head; heads that follow one another share a group's."""
+    return [group for group in heads_of(x, groups) for _ in range(heads // groups)]
+
+
 def memory(
     q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, scale: float, rate: Tensor | None = None
 ) -> Tensor:
@@ -202,12 +207,14 @@ def deltanet(w: Weights, x: Tensor, heads: int, beta_max: float = 1.0) -> Tensor
     return delta(w, x, heads, None, beta_max) @ w["out.weight"].T
 
 
-def gated_deltanet(w: Weights, x: Tensor, heads: int, beta_max: float = 1.0) -> Tensor:
-    """Gated DeltaNet, arXiv 2412.06464 eq. 10, with Mamba-2's decay."""
+def gated_deltanet(
+    w: Weights, x: Tensor, heads: int, beta_max: float = 1.0, key_heads: int | None = None
+) -> Tensor:
+    """Gated DeltaNet, arXiv 2412.06464 eq. 10, with Mamba-2's decay; Qwen3-Next's shares keys."""
     step = softplus(x @ w["decay.weight"].T + w["decay_gate.bias"])
     decay = heads_of(torch.exp(-torch.exp(w["decay_gate.A_log"]) * step), heads)
     gate = silu(x @ w["gate.weight"].T)
-    return (delta(w, x, heads, decay, beta_max) * gate) @ w["out.weight"].T
+    return (delta(w, x, heads, decay, beta_max, key_heads) * gate) @ w["out.weight"].T
 
 
 def kda(w: Weights, x: Tensor, heads: int, beta_max: float = 1.0) -> Tensor:
@@ -218,13 +225,21 @@ def kda(w: Weights, x: Tensor, heads: int, beta_max: float = 1.0) -> Tensor:
         torch.exp(-rate * part)
         for rate, part in zip(rates, heads_of(softplus(logits), heads), strict=True)
     ]
-    gate = sigmoid(x @ w["gate_down.weight"].T @ w["gate.weight"].T + w["gate.bias"])
+    gate = sigmoid(x @ w["gate_down.weight"].T @ w["gate.weight"].T + w.get("gate.bias", 0.0))
     return (delta(w, x, heads, decay, beta_max) * gate) @ w["out.weight"].T
 
 
-def delta(w: Weights, x: Tensor, heads: int, decay: list[Tensor] | None, beta_max: float) -> Tensor:
+def delta(
+    w: Weights,
+    x: Tensor,
+    heads: int,
+    decay: list[Tensor] | None,
+    beta_max: float,
+    key_heads: int | None = None,
+) -> Tensor:
     """The delta rule on unit queries and keys, behind a norm a head: ``[T, H·V]``."""
-    q, k, v = (heads_of(branch(w, x, name), heads) for name in ("query", "key", "value"))
+    q, k = (shared_heads(branch(w, x, n), key_heads or heads, heads) for n in ("query", "key"))
+    v = heads_of(branch(w, x, "value"), heads)
     rate = beta_max * sigmoid(x @ w["rate.weight"].T)
     read = []
     for h in range(heads):

@@ -244,6 +244,20 @@ def swiglu(w: Weights, x: Tensor) -> Tensor:
     return w["down.weight"] @ (silu(w["gate.weight"] @ x) * (w["up.weight"] @ x))
 
 
+def scored(
+    logits: Tensor, bias: Tensor, top: int, weights: str = "renormalised", scale: float = 1.0
+) -> dict[int, Tensor]:
+    """The experts one token goes to by DeepSeek-V3's router, arXiv 2412.19437 eq. 13-16.
+
+    The bias says who is chosen, and is in no weight.
+    """
+    score = sigmoid(logits)
+    wanted = (score + bias).tolist()
+    best = sorted(range(len(score)), key=lambda e: -wanted[e])[:top]
+    total = torch.stack([score[e] for e in best]).sum() if weights == "renormalised" else 1.0
+    return {e: scale * score[e] / total for e in best}
+
+
 def experts(
     w: Weights,
     x: Tensor,
@@ -251,15 +265,27 @@ def experts(
     shared: int,
     logits: Tensor | None = None,
     weights: str = "renormalised",
+    score: str = "softmax",
+    scale: float = 1.0,
+    shared_gate: bool = False,
 ) -> Tensor:
-    """A mixture of SwiGLU experts, arXiv 2401.06066 eq. 3-5 (one token at a time): ``[T, D]``."""
-    inner = {n.split(".", 2)[2]: v for n, v in w.items() if n.startswith("experts.")}
+    """A mixture of SwiGLU experts, arXiv 2401.06066 eq. 3-5 (one token at a time): ``[T, D]``.
+
+    With ``shared_gate`` the last rows of the router are those of the shared experts' gates.
+    """
+    inner = {n.split(".", 2)[2]: v for n, v in w.items() if n.count(".") > 1}
     logits = x @ w["router.weight"].T if logits is None else logits
-    count = logits.shape[1]
+    count = logits.shape[1] - shared * shared_gate
+    bias = w.get("experts.balance_bias", x.new_zeros(count))
     rows = []
     for t in range(len(x)):
-        goes = chosen(logits[t], top, weights)
-        goes |= {e: x.new_ones(()) for e in range(count, count + shared)}
+        row, gates = logits[t, :count], logits[t, count:]
+        if score == "sigmoid":
+            goes = scored(row, bias, top, weights, scale)
+        else:
+            goes = {e: scale * p for e, p in chosen(row, top, weights).items()}
+        opened = sigmoid(gates) if shared_gate else x.new_ones(shared)
+        goes |= {count + e: opened[e] for e in range(shared)}
         parts = [p * swiglu(of_copy(inner, e, count + shared), x[t]) for e, p in goes.items()]
         rows.append(torch.stack(parts).sum(0))
     return torch.stack(rows)

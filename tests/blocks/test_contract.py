@@ -308,7 +308,8 @@ def test_extreme_inputs_stay_finite(subject: Subject, size: float) -> None:
     out.sum().backward()
     assert bool(torch.isfinite(out).all())
     for name, parameter in model.named_parameters():
-        assert bool(torch.isfinite(parameter.grad).all()), name
+        if not name.endswith("balance_bias"):  # which an auxiliary loss moves, and no output
+            assert bool(torch.isfinite(parameter.grad).all()), name
 
 
 @pytest.mark.parametrize("subject", [s for s in SUBJECTS if s.compiled], ids=str)

@@ -35,7 +35,13 @@ MIXERS = {
     "gated_deltanet(heads = 3, beta_max = 2)": partial(
         published.gated_deltanet, heads=3, beta_max=2.0
     ),
+    "gated_deltanet(heads = 4, key_heads = 2, expand_k = 1, expand_v = 1)": partial(
+        published.gated_deltanet, heads=4, key_heads=2
+    ),
     "kda(heads = 2, rank = 3)": partial(published.kda, heads=2),
+    "kda(heads = 2, expand_k = 1/2, expand_v = 2, rank = 3, gate_bias = false)": partial(
+        published.kda, heads=2
+    ),
     "kda(heads = 4, rank = 5, beta_max = 2)": partial(published.kda, heads=4, beta_max=2.0),
 }
 

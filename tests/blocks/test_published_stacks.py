@@ -48,8 +48,8 @@ def attention(**how: object) -> Part:
     return "attention", partial(mixers.attention, heads=4, **how)  # type: ignore[arg-type]
 
 
-def experts(shared: int, weights: str = "renormalised") -> Part:
-    return "moe", partial(routed.experts, top=2, shared=shared, weights=weights)
+def experts(shared: int, **how: object) -> Part:
+    return "moe", partial(routed.experts, top=2, shared=shared, **how)  # type: ignore[arg-type]
 
 
 CONV: Part = "conv", lambda w, x: mixers.short_convolution(x, w["weight"], w["bias"])
@@ -58,7 +58,8 @@ GEGLU: Part = "swiglu", geglu
 RG_LRU: Part = "rg_lru", more.rg_lru
 MAMBA: Part = "mamba", more.mamba
 MAMBA2: Part = "mamba2", partial(mixers.mamba2, heads=4)
-DELTA: Part = "gated_deltanet", partial(mixers.gated_deltanet, heads=4)
+DELTA: Part = "gated_deltanet", partial(mixers.gated_deltanet, heads=4, key_heads=2)
+GATED_EXPERTS = experts(1, shared_gate=True)
 KDA: Part = "kda", partial(mixers.kda, heads=4)
 MLSTM: Part = "mlstm_block", partial(more.mlstm_block, heads=4)
 SLSTM: Part = "slstm", partial(slstm, heads=4)
@@ -80,7 +81,7 @@ STACKS: dict[str, list[list[Branch]]] = {
     "hawk": [layer(RG_LRU, GEGLU)] * 4,
     "jamba": [
         layer(
-            GROUPED if n % 8 == 4 else MAMBA, experts(0, "probability") if n % 2 == 1 else SWIGLU
+            GROUPED if n % 8 == 4 else MAMBA, experts(0, weights="probability") if n % 2 == 1 else SWIGLU
         )
         for n in range(8)
     ],
@@ -88,8 +89,8 @@ STACKS: dict[str, list[list[Branch]]] = {
         layer({"M": MAMBA2, "-": RELU2, "*": GROUPED}[symbol]) for symbol in "M-M-M*-M-M*-"
     ],
     "qwen3_next": [
-        *[layer(DELTA, experts(1))] * 3,
-        layer(attention(kv_heads=2, position="rope", rotary=0.25, qk_norm=True), experts(1)),
+        *[layer(DELTA, GATED_EXPERTS)] * 3,
+        layer(attention(kv_heads=2, position="rope", rotary=0.25, qk_norm=True), GATED_EXPERTS),
     ],
     "kimi_linear": [
         layer(KDA, SWIGLU), *[layer(KDA, experts(1))] * 2, layer(attention(), experts(1)),

@@ -228,6 +228,7 @@ def test_costs_count_all_memories_and_what_a_token_uses() -> None:
         ("mom(memories = 4, top = 2, neighbours = routed) { retnet(conv = 4) }", "position-routed"),
         ("moe(experts = 4, top = 2) { gla }", "not-routable"),
         ("moe(experts = 4, top = 5) { swiglu }", "too-few-to-choose"),
+        ("moe(experts = 4, top = 2, shared_gate = true) { swiglu }", "gate-without-shared"),
     ],
 )
 def test_what_cannot_be_routed_is_a_diagnostic(body: str, identifier: str) -> None:
@@ -247,6 +248,46 @@ def test_a_mixture_of_experts_is_a_loop_over_experts(shared: int) -> None:
     )
     whole = found.model(found.tokens).detach()
     assert_close(decoded(found.model, found.tokens, [1] * LENGTH), whole, EXACT)
+
+
+SCORED = {
+    "shared = 2, shared_gate = true, scale = 1/2": {
+        "shared": 2, "shared_gate": True, "scale": 0.5,
+    },
+    "shared = 1, score = sigmoid, balance_bias = 0.001, scale = 2.446": {
+        "shared": 1, "score": "sigmoid", "scale": 2.446,
+    },
+    "score = sigmoid, weights = probability": {
+        "shared": 0, "score": "sigmoid", "weights": "probability",
+    },
+}  # fmt: skip
+"""Routers of Qwen3-Next and of DeepSeek-V3 (Kimi Linear's), and what is between them."""
+
+
+@pytest.mark.parametrize("options", SCORED)
+def test_routers_score_as_published(options: str) -> None:
+    def plain(w: published.Weights, x: Tensor) -> Tensor:
+        return published.experts(w, x, 2, **SCORED[options])
+
+    found = assert_is(f"moe(experts = 5, top = 2, {options}) {{ swiglu(expand = 2) }}", plain)
+    whole = found.model(found.tokens).detach()
+    assert_close(decoded(found.model, found.tokens, [1] * LENGTH), whole, EXACT)
+
+
+def test_a_bias_for_balance_moves_against_the_load_and_adds_no_loss() -> None:
+    """One step of gradient descent at rate 1 is arXiv 2408.15664's algorithm 1."""
+    text = "embed(dim = 8, vocab = 11) moe(experts = 4, top = 2{}) {{ swiglu }} lm_head"
+    tokens = torch.randint(11, (2, 13), generator=torch.Generator().manual_seed(0))
+    model = built(text.format(", balance_bias = 0.001"), dtype="float64")
+    loss = model.loss(tokens, tokens)
+    loss.backward()
+    logits = (
+        model.get_parameter("embed.weight")[tokens] @ model.get_parameter("moe.router.weight").T
+    )
+    places = logits.flatten(0, 1).topk(2).indices.flatten().bincount(minlength=4)
+    wanted = 0.001 * torch.sign(places - 2 * 26 / 4)
+    assert_close(model.get_parameter("moe.experts.balance_bias").grad, wanted, EXACT)
+    assert_close(loss, built(text.format(""), dtype="float64").loss(tokens, tokens), EXACT)
 
 
 RECURRENT = {

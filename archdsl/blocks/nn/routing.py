@@ -226,36 +226,58 @@ class _Routing(RegionModule):
         super().__init__()
         self.op = op
         self.balance, self.z_loss = float(op.balance), float(op.z_loss)
+        if op.balance_bias:
+            self.balance_bias = nn.Parameter(torch.zeros(op.choices))
 
     def planned(self, logits: Tensor, context: Context) -> Plan:
         """Where each token goes: its top choices, and all shared copies."""
         op, flat = self.op, logits.flatten(0, 1)
-        chosen = choose_top(flat.detach(), op.top)
-        weights = self._weights(flat, chosen)
+        flat, gates = flat[:, : op.choices], flat[:, op.choices :]
+        chosen = choose_top(self._wanted(flat.detach()), op.top)
+        weights = self._weights(flat, chosen) * float(op.scale)
         if op.shared:
             last = torch.arange(op.choices, op.copies, device=flat.device)
             chosen = torch.cat([chosen, last.expand(len(flat), -1)], 1)
-            weights = torch.cat([weights, weights.new_ones(len(flat), op.shared)], 1)
+            open_ = gates.sigmoid() if op.gated else weights.new_ones(len(flat), op.shared)
+            weights = torch.cat([weights, open_], 1)
         sequence, count = sequences(logits, context)
         return route(chosen, weights, sequence, op.copies, count)
 
+    def _wanted(self, logits: Tensor) -> Tensor:
+        """What the largest are chosen of: the logits themselves, or biased scores."""
+        if not self.op.balance_bias:
+            return logits
+        return self._scores(logits) + self.balance_bias.detach().to(logits.dtype)
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid() if self.op.score == "sigmoid" else logits.softmax(-1)
+
     def _weights(self, logits: Tensor, chosen: Tensor) -> Tensor:
-        if self.op.mixing == "renormalised":
+        if self.op.mixing == "renormalised" and self.op.score == "softmax":
             return logits.gather(1, chosen).softmax(-1)
-        return logits.softmax(-1).gather(1, chosen)
+        scores = self._scores(logits).gather(1, chosen)
+        if self.op.mixing == "renormalised":
+            return scores / (scores.sum(-1, keepdim=True) + 1e-20)
+        return scores
 
     def penalise(self, logits: Tensor, plan: Plan, context: Context) -> None:
-        """Add the balance loss and the router's z-loss to the call's."""
-        flat = logits.flatten(0, 1)
+        """Add the balance loss, the router's z-loss and what moves the bias to the call's."""
+        flat = logits.flatten(0, 1)[:, : self.op.choices]
         if context.keep or not len(flat):
             return
+        load = plan.groups.diff()[: self.op.choices].to(flat.dtype)
         if self.balance:
-            places = plan.groups.diff()[: self.op.choices] / (len(flat) * self.op.top)
-            probability = flat.softmax(-1).mean(0)
-            share = (places.to(flat.dtype) * probability).sum() * self.op.choices
+            scores = self._scores(flat)
+            if self.op.score == "sigmoid":
+                scores = scores / scores.sum(-1, keepdim=True)
+            share = (load / (len(flat) * self.op.top) * scores.mean(0)).sum() * self.op.choices
             context.auxiliary.append(self.balance * share)
         if self.z_loss:
             context.auxiliary.append(self.z_loss * flat.logsumexp(-1).square().mean())
+        if self.op.balance_bias:
+            over = float(self.op.balance_bias) * (load - load.mean()).sign()
+            pull = (self.balance_bias.to(flat.dtype) * over).sum()
+            context.auxiliary.append(pull - pull.detach())  # a gradient and no loss
 
 
 def sequences(like: Tensor, context: Context) -> tuple[Tensor, int]:

@@ -178,14 +178,20 @@ class Routing(Op):
     """What ``MixtureOfMemories`` and ``MixtureOfExperts`` share: inputs are the stream and the logits.
 
     A token goes to its ``top`` choices and to ``shared`` more that every token goes to. The weights of
-    the chosen are ``renormalised`` to sum to one, or their ``probability`` among all; a shared one
-    counts once.
+    the chosen are ``renormalised`` to sum to one, or their ``probability`` among all, times ``scale``; a
+    shared one counts once, or as much as the sigmoid of a logit of its own says.
 
     Args:
         choices: how many there are to choose from.
         top: how many a token goes to.
         shared: how many every token goes to besides.
         mixing: the weights, as above.
+        score: what logits are made into: a ``softmax`` over all, or each one's ``sigmoid``.
+        scale: of the weights of the chosen.
+        gated: whether the last ``shared`` logits are gates of the shared ones.
+        balance_bias: where positive, a bias a choice says who is chosen, and counts in no weight
+            (arXiv 2408.15664): its gradient is this times the sign of how many more places than the
+            mean a choice got, so one step of that rate is the paper's.
         balance: of the loss ``choices · Σ_e f_e P_e``, the share of places times the mean probability
             (arXiv 2101.03961 eq. 4; 1 where all are used alike).
         z_loss: of the mean of ``log² Σ exp(logits)`` (arXiv 2202.08906 eq. 5).
@@ -198,6 +204,10 @@ class Routing(Op):
     shared: int
     width: int
     mixing: Literal["renormalised", "probability"] = "renormalised"
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    scale: Fraction = Fraction(1)
+    gated: bool = False
+    balance_bias: Fraction = Fraction(0)
     balance: Fraction = Fraction(0)
     z_loss: Fraction = Fraction(0)
 
@@ -210,6 +220,10 @@ class Routing(Op):
     def places(self) -> int:
         """How many a token goes to in all."""
         return self.top + self.shared
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """``balance_bias [choices]`` where there is one."""
+        return {"balance_bias": (self.choices,)} if self.balance_bias else {}
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """The stream, as wide as the region leaves it."""
