@@ -92,11 +92,11 @@ MODELS = {
     ),
     "Kimi Linear 48B": Published(
         sized("kimi_linear", 27, 2304, 32, 32, 9216, 163840, head_dim=72, first_k_dense_replace=1,
-              num_experts=256, num_experts_per_token=8, moe_intermediate_size=1024,
+              kv_lora_rank=512, num_experts=256, num_experts_per_token=8, moe_intermediate_size=1024,
               linear_attn_config={"full_attn_layers": FULL, "num_heads": 32,
                                   "kda_layers": [i for i in range(1, 28) if i not in FULL]}),
-        {"kda": 20, "attention": 7, "mlp": 1, "moe": 26}, parameters=48, forms=("kimi",),
-        first=["kda", "mlp", "kda", "moe", "kda", "moe", "attention", "moe"],
+        {"kda": 20, "mla": 7, "mlp": 1, "moe": 26}, parameters=48, forms=("kimi",),
+        first=["kda", "mlp", "kda", "moe", "kda", "moe", "mla", "moe"],
     ),
     "gpt-oss 20B": Published(
         sized("gpt_oss", 24, 2880, 64, 8, 2880, 201088, head_dim=64, num_local_experts=32,

@@ -25,6 +25,7 @@ BUILT_IN: dict[tuple[Kind, str], str] = {
     ("layer", "conv"): "archdsl.blocks.conv:Conv",
     ("layer", "token_shift"): "archdsl.blocks.token_shift:TokenShift",
     ("layer", "attention"): "archdsl.blocks.attention:Attention",
+    ("layer", "latent_attention"): "archdsl.blocks.latent:LatentAttentionLayer",
     ("layer", "span_attention"): "archdsl.blocks.span_attention:SpanAttention",
     ("layer", "fourier"): "archdsl.blocks.fourier:Fourier",
     ("layer", "context_memory"): "archdsl.blocks.context_memory:ContextMemoryLayer",

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from archdsl.blocks.op import Op
 from archdsl.blocks.ops.attention import SoftmaxAttention
+from archdsl.blocks.ops.latent import LatentAttention
 from archdsl.blocks.ops.learner import LearnerMemory
 from archdsl.blocks.ops.memory import DecayMemory, DeltaMemory, ScanMemory
 from archdsl.blocks.ops.persistent import PersistentAttention
@@ -17,6 +18,7 @@ FORMS: dict[type[Op], str] = {
     ScanMemory: "scan: parallel prefix over time for a sequence, one step for a token",
     LearnerMemory: "learner: a chunk at a time for a sequence, part of a chunk for a token",
     SoftmaxAttention: "softmax: PyTorch's fused attention",
+    LatentAttention: "softmax: PyTorch's fused attention, one step for a token",
     PersistentAttention: "softmax: PyTorch's fused attention",
 }
 

@@ -75,6 +75,10 @@ SUBJECTS = [
     Subject("attention(heads = 2, position = relative, bias = true)", compiled=True),
     Subject("attention(heads = 4, kv_heads = 2, position = relative, window = 5)"),
     Subject("attention(heads = 2, position = relative, causal = false)", causal=False),
+    Subject("latent_attention(heads = 2, position = rope)", compiled=True),
+    Subject("latent_attention(heads = 3, latent = 7, query_latent = 5, head_dim = 4, value_dim = 9,"
+            " shared_dim = 3, window = 9)"),
+    Subject("latent_attention(heads = 2, causal = false)", causal=False),
     Subject("span_attention(heads = 2, kernel = 3, bias = true)"),
     Subject("span_attention(heads = 4, kernel = 5, causal = false)", causal=False, compiled=True),
     Subject("fourier(heads = 2)", causal=False, compiled=True),
@@ -183,6 +187,7 @@ SUBJECTS = [
     Subject("loop(2, adapter = 3) { rms_norm residual { attention(heads = 2) } residual { swiglu } }"),
     Subject("loop(3, halt = act, signal = sinusoidal) { residual { rms_norm attention(heads = 2) } }",
             compiled=True),
+    Subject("loop(3, halt = act) { residual { rms_norm latent_attention(heads = 2, window = 5) } }"),
     Subject("loop(3, halt = act(combine = mean, epsilon = 1/4)) { residual { rms_norm hgrn2(heads = 2) } }"),
     Subject("loop([2, 1]) { residual { rms_norm attention(heads = 2, window = 5) }"
             " residual { rms_norm mlp } }"),

@@ -311,3 +311,46 @@ def attention(
     y = y * sigmoid(x @ w["gate.weight"].T) if "gate.weight" in w else y
     y = y @ w["out.weight"].T
     return y + w["out.bias"] if "out.bias" in w else y
+
+
+def latent_attention(
+    w: Weights,
+    x: Tensor,
+    heads: int,
+    sizes: tuple[int, int, int],
+    base: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Multi-head latent attention, arXiv 2405.04434 eq. 9-19, every key and value made.
+
+    ``sizes`` are a head's own channels, those of the key that all heads share, and a value's. Without a
+    ``base`` nothing is turned (Kimi Linear's).
+    """
+    own, shared, value_dim = sizes
+    inner = x
+    if "query_down.weight" in w:
+        inner = width_norm(x @ w["query_down.weight"].T, w["query_norm.weight"])
+    queries = heads_of(inner @ w["query.weight"].T, heads)
+    compressed = x @ w["latent.weight"].T
+    latent = width_norm(compressed[:, :-shared], w["core.norm"])
+
+    def placed(row: Tensor, t: int) -> Tensor:
+        return row if base is None else rotate(row, t, base)
+
+    columns = []
+    for h in range(heads):
+        keys = latent @ w["core.key"][h * own : (h + 1) * own].T
+        values = latent @ w["core.value"][h * value_dim : (h + 1) * value_dim].T
+        rows = []
+        for t in range(len(x)):
+            query = torch.cat([queries[h][t, :own], placed(queries[h][t, own:], t)])
+            seen = range(0 if window is None else max(0, t - window + 1), t + 1)
+            scores = torch.stack(
+                [query @ torch.cat([keys[j], placed(compressed[j, -shared:], j)]) for j in seen]
+            ) / math.sqrt(own + shared)
+            weights = torch.exp(scores - scores.max())
+            rows.append(
+                sum(p * values[j] for p, j in zip(weights, seen, strict=True)) / weights.sum()
+            )
+        columns.append(torch.stack(rows))
+    return torch.cat(columns, -1) @ w["out.weight"].T

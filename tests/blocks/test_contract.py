@@ -53,7 +53,7 @@ def decoded(model: Model, x: Tensor, sizes: list[int]) -> Tensor:
 def structure(state: Any) -> Any:
     """A state with shapes and dtypes in the place of tensors; caches have any length."""
     if isinstance(state, Mapping):
-        cache = set(state) == {"keys", "values"}
+        cache = set(state) in ({"keys", "values"}, {"latents"})
         return {key: "cache" if cache else structure(value) for key, value in state.items()}
     return (tuple(state.shape), state.dtype) if isinstance(state, Tensor) else None
 

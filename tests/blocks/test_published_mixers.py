@@ -77,9 +77,21 @@ ATTENTION = {
     },
 }  # fmt: skip
 
-DEFINITIONS = MIXERS | {
-    text: partial(published.attention, **how) for text, how in ATTENTION.items()
-}
+LATENT = {
+    "latent_attention(heads = 2)": {"heads": 2, "sizes": (4, 2, 4)},
+    "latent_attention(heads = 2, latent = 3, query_latent = 5, position = rope, base = 100)": {
+        "heads": 2, "sizes": (4, 2, 4), "base": 100.0,
+    },
+    "latent_attention(heads = 3, latent = 3, head_dim = 2, value_dim = 7, shared_dim = 3, window = 5)": {
+        "heads": 3, "sizes": (2, 3, 7), "window": 5,
+    },
+}  # fmt: skip
+
+DEFINITIONS = (
+    MIXERS
+    | {text: partial(published.attention, **how) for text, how in ATTENTION.items()}
+    | {text: partial(published.latent_attention, **how) for text, how in LATENT.items()}
+)
 
 LENGTHS = (1, 2, 17, 70)
 """One token, fewer than a convolution's taps, one chunk, and more than the largest chunk of 64."""

@@ -48,10 +48,32 @@ model {
 }
 """
 
+KIMI_LINEAR = """
+let memory = kda(heads = 32, expand_k = 16/9, expand_v = 16/9, rank = 128, gate_bias = false)
+let full = latent_attention(heads = 32, latent = 512, head_dim = 128, shared_dim = 64)
+let experts = moe(
+    experts = 256, top = 8, shared = 1, score = sigmoid, scale = 2.446, balance_bias = 0.001
+) { swiglu(expand = 4/9) }
+
+model {
+    embed(dim = 2304, vocab = 163840)
+    stack(depth = 27, cycle = [first, linear, linear, full, linear, linear, linear, full,
+        linear, linear, linear, full, linear, linear, linear, full, linear, linear, linear, full,
+        linear, linear, linear, full, linear, linear, full]) {
+        first: block(memory, swiglu(expand = 4))
+        linear: block(memory, experts)
+        full: block(full, experts)
+    }
+    rms_norm
+    lm_head
+}
+"""
+
 RELEASED = {
     "ai21labs/Jamba-v0.1": (JAMBA, 51_570_323_328),
     # Without its module for the prediction of further tokens.
     "Qwen/Qwen3-Next-80B-A3B-Instruct": (QWEN3_NEXT, 79_674_391_296),
+    "moonshotai/Kimi-Linear-48B-A3B-Instruct": (KIMI_LINEAR, 49_122_681_728),
 }
 
 

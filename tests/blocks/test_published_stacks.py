@@ -59,6 +59,8 @@ RG_LRU: Part = "rg_lru", more.rg_lru
 MAMBA: Part = "mamba", more.mamba
 MAMBA2: Part = "mamba2", partial(mixers.mamba2, heads=4)
 DELTA: Part = "gated_deltanet", partial(mixers.gated_deltanet, heads=4, key_heads=2)
+SCORED_EXPERTS = experts(1, score="sigmoid", scale=2.446)
+LATENT: Part = "latent_attention", partial(mixers.latent_attention, heads=4, sizes=(32, 16, 32))
 GATED_EXPERTS = experts(1, shared_gate=True)
 KDA: Part = "kda", partial(mixers.kda, heads=4)
 MLSTM: Part = "mlstm_block", partial(more.mlstm_block, heads=4)
@@ -93,7 +95,7 @@ STACKS: dict[str, list[list[Branch]]] = {
         layer(attention(kv_heads=2, position="rope", rotary=0.25, qk_norm=True), GATED_EXPERTS),
     ],
     "kimi_linear": [
-        layer(KDA, SWIGLU), *[layer(KDA, experts(1))] * 2, layer(attention(), experts(1)),
+        layer(KDA, SWIGLU), *[layer(KDA, SCORED_EXPERTS)] * 2, layer(LATENT, SCORED_EXPERTS),
     ],
     "samba": [layer(MAMBA, SWIGLU, attention(position="rope", window=64), SWIGLU)] * 2,
     "xlstm": [layer(MLSTM), [(CONV, SLSTM), (GEGLU,)], *[layer(MLSTM)] * 6],

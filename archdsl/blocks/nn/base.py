@@ -117,6 +117,12 @@ class Site(nn.Module):
         }
 
 
+def caches(state: State) -> bool:
+    """Whether a state has an entry a token ``[B, S, D]``, as that of attention."""
+    named = set(state) in ({"keys", "values"}, {"latents"})
+    return named and all(isinstance(x, Tensor) and x.dim() == 3 for x in state.values())
+
+
 def state_dtype(name: str, like: Tensor) -> torch.dtype:
     """The dtype of a state; ``float32`` ones are kept in float64 where the model is."""
     if name == "model":

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archdsl.blocks.nn.base import Context, Seeded, Site, State, widened
+from archdsl.blocks.nn.base import Context, Seeded, Site, State, caches, widened
 from archdsl.blocks.nn.dense import draw_matrix, sinusoidal
 from archdsl.blocks.nn.noise import truncated_normal
 from archdsl.blocks.nn.structure import RegionModule
@@ -285,7 +285,7 @@ def held(before: Any, source: Any, after: Any, rows: Tensor | None) -> Any:
         rows: which rows did not, ``[B]``.
     """
     if isinstance(source, dict):
-        if set(source) == {"keys", "values"}:
+        if caches(source):
             return {k: _blend(_grown(before, source, k), after and after[k], rows) for k in source}
         pairs = {k: (before and before.get(k), after and after.get(k)) for k in source}
         return {k: held(b, source[k], a, rows) for k, (b, a) in pairs.items()}

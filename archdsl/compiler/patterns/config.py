@@ -100,6 +100,7 @@ class Config(_Keys):
     num_attention_heads: Count | None = None
     num_key_value_heads: Count | None = None
     head_dim: Count | None = None
+    kv_lora_rank: Count | None = None
     num_heads: Count | None = None
     adapter_rank: Count | None = None
     window: Count | None = Field(

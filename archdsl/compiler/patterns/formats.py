@@ -51,6 +51,7 @@ def _sizes(sizes: Sizes | None, made: Keys) -> Keys:
         "num_attention_heads": sizes.heads,
         "num_key_value_heads": sizes.kv_heads or sizes.heads,
         "head_dim": sizes.head_dim,
+        "kv_lora_rank": sizes.latent,
     }
     experts = {"num_experts": sizes.experts, "num_experts_per_tok": sizes.top}
     sparse = "num_experts" in made or "expert_layer_period" in made
@@ -123,14 +124,14 @@ def _period(chosen: Sequence[bool], what: str) -> tuple[int, int]:
 def kimi(kinds: Sequence[Kind]) -> Keys:
     """Both kinds listed, from 1."""
     mixers = _mixers(kinds, "Kimi's lists")
-    if {kind.label for kind in mixers} - {"attention", "kda"}:
-        raise refused("Kimi's lists know `kda` and full `attention` alone")
-    places: Mapping[str, list[int]] = {
-        name: [layer + 1 for layer, kind in enumerate(mixers) if kind.name == name]
-        for name in ("attention", "kda")
-    }
-    lists = {"full_attn_layers": places["attention"], "kda_layers": places["kda"]}
-    head = {"model_type": "kimi_linear", "num_hidden_layers": len(mixers)}
+    found = {kind.label for kind in mixers}
+    if found - {"kda", "attention"} and found - {"kda", "mla"}:
+        raise refused("Kimi's lists know `kda` and one kind of full attention alone")
+    full = [layer for layer, kind in enumerate(mixers, 1) if kind.name != "kda"]
+    linear = [layer for layer, kind in enumerate(mixers, 1) if kind.name == "kda"]
+    lists = {"full_attn_layers": full, "kda_layers": linear}
+    head: Keys = {"model_type": "kimi_linear", "num_hidden_layers": len(mixers)}
+    head |= {"kv_lora_rank": 512} if "mla" in found else {}
     sparse = [kind.name == "moe" for kind in kinds if kind.channel]
     dense = sparse.index(True) if True in sparse else 0
     experts = _experts(kinds[2 * dense :]) | ({"first_k_dense_replace": dense} if dense else {})

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 CHANNELS = {"swiglu": "mlp", "mlp": "mlp", "moe": "moe"}
 """Channel mixers, by the name of their component."""
 
+ATTENTION = {"attention": "attention", "latent_attention": "mla"}
+"""Attention, likewise."""
+
 SILENT = ("embed", "rms_norm", "layer_norm", "lm_head", "classifier", "conv", "token_shift", "linear",
           "activation")  # fmt: skip
 """Layers of which no pattern speaks."""
@@ -60,6 +63,7 @@ class Sizes:
         heads: of attention; ``kv_heads`` of its keys and values, each ``head_dim`` wide.
         kv_heads: likewise.
         head_dim: likewise.
+        latent: channels that latent attention compresses keys and values to.
         memory_heads: of memories.
         experts: of a mixture, of which a token uses ``top``.
         top: likewise.
@@ -73,6 +77,7 @@ class Sizes:
     heads: int = 4
     kv_heads: int | None = None
     head_dim: int | None = None
+    latent: int | None = None
     memory_heads: int = 4
     experts: int = 8
     top: int = 2
@@ -111,8 +116,8 @@ def _kinds(element: Element, group: int | None) -> Iterator[Kind]:
     name, component = element.name, element.component
     if name in CHANNELS:
         yield Kind(CHANNELS[name], group=group)
-    elif name == "attention":
-        yield Kind("attention", getattr(component, "window", None), group)
+    elif name in ATTENTION:
+        yield Kind(ATTENTION[name], getattr(component, "window", None), group)
     elif name == "residual" and _named(element) == ["conv"]:
         yield Kind("conv", group=group)
     elif element.visits and component.name in PLAIN:
@@ -146,6 +151,7 @@ def sizes_of_arch(arch: Arch) -> Sizes:
 SIZES: Mapping[str, Mapping[str, str]] = {
     "embed": {"width": "dim", "symbols": "vocab"},
     "attention": {"heads": "heads", "kv_heads": "kv_heads", "head_dim": "head_dim"},
+    "latent_attention": {"heads": "heads", "head_dim": "head_dim", "latent": "latent"},
     "moe": {"experts": "experts", "top": "top"},
 }
 """The arguments of components that say the sizes."""
@@ -163,7 +169,7 @@ def walk(elements: Sequence[Element]) -> Iterator[Element]:
 
 MIXERS = {
     "attention": "attention(heads = {heads}{kv_heads}{head_dim}, position = rope{window})",
-    "mla": "attention(heads = {heads}{head_dim}, position = rope)",
+    "mla": "latent_attention(heads = {heads}{latent}{head_dim})",
     "dsa": "attention(heads = {heads}{head_dim}, position = rope)",
     "mamba": "mamba",
     "rg_lru": "rg_lru",
@@ -175,7 +181,6 @@ MIXERS = {
 """How a kind is written; other mixers are ``name(heads = …)``."""
 
 STAND_INS = {
-    "mla": "Full attention stands in for multi-head latent attention.",
     "dsa": "Full attention stands in for sparse attention.",
     "conv": "A short convolution stands in for a gated or a long one.",
 }
@@ -230,6 +235,7 @@ def _written(kind: Kind, sizes: Sizes) -> str:
         heads=sizes.heads,
         kv_heads="" if sizes.kv_heads in (None, sizes.heads) else f", kv_heads = {sizes.kv_heads}",
         head_dim="" if sizes.head_dim is None else f", head_dim = {sizes.head_dim}",
+        latent="" if sizes.latent is None else f", latent = {sizes.latent}",
         memory_heads=sizes.memory_heads,
         window="" if kind.window is None else f", window = {kind.window}",
         experts=sizes.experts,

@@ -244,10 +244,13 @@ def _periodic(config: Config) -> list[Layer]:
 
 
 def _kimi(config: Config) -> list[Layer]:
-    """Both kinds listed, counted from 1."""
+    """Both kinds listed, counted from 1; attention is latent where a rank of it is given."""
     given = config.linear_attn_config
     assert given is not None, "a reader is called where its key is given"
-    lists = {"attention": given.full_attn_layers, "kda": given.kda_layers}
+    lists = {
+        "mla" if config.kv_lora_rank else "attention": given.full_attn_layers,
+        "kda": given.kda_layers,
+    }
     return [(kind,) for kind in _listed(lists, config, 1)]
 
 
@@ -371,6 +374,7 @@ def sizes_of(config: Config) -> Sizes:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=config.head_dim if config.num_attention_heads else None,
+        latent=config.kv_lora_rank,
         memory_heads=own or heads,
         experts=config.num_experts or plain.experts,
         top=config.num_experts_per_tok or plain.top,
