@@ -24,6 +24,7 @@ from archdsl.kernels.decay import decay
 from archdsl.kernels.decay.flops import default_chunk
 from archdsl.kernels.delta import delta, delta_general
 from archdsl.kernels.peers import Peer
+from archdsl.kernels.pool import POOL
 from archdsl.kernels.scan import scan
 
 FAMILIES = ("scan", "decay", "delta")
@@ -238,7 +239,11 @@ def _muted() -> Iterator[None]:
 
 
 def peak(function: Callable[[], Any]) -> int:
-    """Most bytes allocated at once during a call, beyond what was there before (CPU)."""
+    """Most bytes allocated at once during a call, beyond what was there before (CPU).
+
+    Memory kept for reuse is let go first, so that what the call takes of it counts.
+    """
+    POOL.clear()
     kinds = [torch.profiler.ProfilerActivity.CPU]
     profile = torch.profiler.profile(activities=kinds, profile_memory=True, acc_events=True)
     with _muted(), profile as profiler:

@@ -2,7 +2,8 @@
 
 A large allocation is new to the process, and the system brings in its pages one by one as they are
 written: several times the cost of the writing itself. Huge pages, 512 times as large, are asked for
-here (`madvise(2)`, Linux), as NumPy does for its arrays; where they are not to be had, nothing changes.
+here (`madvise(2)`, Linux), as NumPy does for its arrays, and the largest ones are used again (`pool`);
+where that is not to be had, nothing changes.
 """
 
 import ctypes
@@ -13,7 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
+
+from archdsl.kernels.pool import POOL
 
 LARGE = 1 << 22
 """Bytes from which huge pages are asked for: two of them, on most machines."""
@@ -31,19 +34,31 @@ def _advise() -> Callable[..., Any] | None:
     return function  # type: ignore[no-any-return]
 
 
-def on_huge_pages(x: Tensor) -> Tensor:
-    """The same unfilled tensor, its memory asked to be of huge pages where that helps."""
-    size = x.untyped_storage().nbytes()
-    if size < LARGE or x.device.type != "cpu":
-        return x
+def ask_for_huge_pages(memory: UntypedStorage) -> None:
+    """Let what is not touched yet of `memory` come in huge pages; a refusal costs nothing."""
     advise = _advise()
     if advise is not None:
-        start = x.untyped_storage().data_ptr()
+        start, size = memory.data_ptr(), memory.nbytes()
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        advise(first, start + size - first, mmap.MADV_HUGEPAGE)  # a refusal costs nothing
-    return x
+        advise(first, start + size - first, mmap.MADV_HUGEPAGE)
+
+
+def fresh(x: Tensor) -> Tensor:
+    """A tensor like the unfilled `x`, in memory that is cheap to touch: its own, or used before."""
+    memory = x.untyped_storage()
+    size = memory.nbytes()
+    if size < LARGE or x.device.type != "cpu":
+        return x
+    if not POOL.takes(size):
+        ask_for_huge_pages(memory)
+        return x
+    buffer = POOL.take(size)
+    if buffer is None:
+        buffer = memory
+        ask_for_huge_pages(memory)
+    return x.new_empty(0).set_(POOL.lend(buffer), x.storage_offset(), x.shape, x.stride())
 
 
 def fresh_like(x: Tensor) -> Tensor:
     """An unfilled tensor with the shape, strides and dtype of `x`."""
-    return on_huge_pages(torch.empty_like(x))
+    return fresh(torch.empty_like(x))

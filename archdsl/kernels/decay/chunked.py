@@ -18,7 +18,7 @@ from torch import Tensor
 from archdsl.kernels import factors
 from archdsl.kernels.common import Window, gather, load, pieces, store, windows
 from archdsl.kernels.factors import choose_gate, store_decay
-from archdsl.kernels.memory import fresh_like, on_huge_pages
+from archdsl.kernels.memory import fresh, fresh_like
 from archdsl.kernels.products import product_dtype, sum_product
 
 
@@ -41,9 +41,9 @@ def forward(
 ) -> tuple[Tensor, Saved]:
     """Output [B, T, H, V] and what the backward needs: states at every chunk start and the end."""
     lanes, count = q.shape[0] * q.shape[2], -(-q.shape[1] // chunk)
-    states = on_huge_pages(state.new_empty((count + 1, lanes, *state.shape[2:])))
+    states = fresh(state.new_empty((count + 1, lanes, *state.shape[2:])))
     states[0] = state.flatten(0, 1)
-    saved = Saved(states, on_huge_pages(factors.allocate(log_decay, state, chunk)))
+    saved = Saved(states, fresh(factors.allocate(log_decay, state, chunk)))
     filled = factors.fill_all(saved.factors, log_decay, chunk)
     out, dtype = fresh_like(v), product_dtype(state.dtype, q, k, v)
     for window in windows(q.shape[1], chunk, lanes):

@@ -23,7 +23,7 @@ from archdsl.kernels.common import Window, gather, load, pieces, store, windows
 from archdsl.kernels.decay.chunked import borders
 from archdsl.kernels.factors import choose_gate, store_decay
 from archdsl.kernels.gates import Gate, Operand
-from archdsl.kernels.memory import fresh_like, on_huge_pages
+from archdsl.kernels.memory import fresh, fresh_like
 from archdsl.kernels.products import product_dtype, sum_product
 from archdsl.kernels.triangular import invert_unit_lower
 
@@ -110,7 +110,7 @@ def forward(
     x: Inputs, log_decay: Tensor | None, state: Tensor, scale: float, chunk: int
 ) -> tuple[Tensor, Saved]:
     """Output [B, T, H, V] and what the backward needs."""
-    saved = Saved(*map(on_huge_pages, allocate(x.q, log_decay, state, chunk)))
+    saved = Saved(*map(fresh, allocate(x.q, log_decay, state, chunk)))
     saved.states[0] = state.flatten(0, 1)
     filled = factors.fill_all(saved.factors, log_decay, chunk)
     out, dtype = fresh_like(x.value), _precision(x, state.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archdsl.kernels.memory import fresh_like, on_huge_pages
+from archdsl.kernels.memory import fresh, fresh_like
 from archdsl.kernels.scan.flops import BASE, default_tile
 
 
@@ -80,7 +80,7 @@ def scan_op(a: Tensor, b: Tensor, start: Tensor, fused: bool = False) -> tuple[T
         gpu = importlib.import_module("archdsl.kernels.scan.triton")
         found = gpu.forward(a, b, start)
         return found[0], found[1]
-    out = on_huge_pages(b.new_empty(b.shape))
+    out = fresh(b.new_empty(b.shape))
     return out, recur(a, b, out, start).clone()
 
 
