@@ -90,6 +90,7 @@ SUBJECTS = [
     Subject("gla(heads = 2)", compiled=True),
     Subject("gla(heads = 4, conv = 4, gate = sigmoid, rank = 3)"),
     Subject("mamba2(heads = 4, state = 8)"),
+    Subject("mamba2(heads = 4, state = 8, groups = 2)"),
     Subject("hgrn", compiled=True),
     Subject("hgrn(expand = 3/2, conv = 4, lower = 0.9)"),
     Subject("hgrn2(heads = 2)"),

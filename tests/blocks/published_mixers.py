@@ -133,22 +133,25 @@ def retnet(w: Weights, x: Tensor, heads: int) -> Tensor:
     return gated @ w["out.weight"].T
 
 
-def mamba2(w: Weights, x: Tensor, heads: int) -> Tensor:
+def mamba2(w: Weights, x: Tensor, heads: int, groups: int = 1) -> Tensor:
     """Mamba-2, arXiv 2405.21060 §7: ``C, B, x`` are our query, key and value, ``Δ`` the step size.
 
-    Deviations: the norm's epsilon is 1e-6, not 1e-5; one group of keys.
+    Heads of a group share ``C`` and ``B`` and are normalised together. Deviation: the norm's epsilon is
+    1e-6, not 1e-5.
     """
-    c, b = branch(w, x, "query"), branch(w, x, "key")
+    c, b = (shared_heads(branch(w, x, name), groups, heads) for name in ("query", "key"))
     values = heads_of(branch(w, x, "value"), heads)
     step = softplus(x @ w["decay.weight"].T + w["decay_gate.bias"])
     decay = torch.exp(-torch.exp(w["decay_gate.A_log"]) * step)
     read = []
     for h in range(heads):
         written = step[:, h : h + 1] * values[h]
-        y = memory(c, b, written, decay[:, h : h + 1], 1.0)
+        y = memory(c[h], b[h], written, decay[:, h : h + 1], 1.0)
         read.append(y + w["skip.weight"][h] * values[h])
-    gated = torch.cat(read, -1) * silu(x @ w["gate.weight"].T)
-    return width_norm(gated, w["norm.weight"]) @ w["out.weight"].T
+    gated = (torch.cat(read, -1) * silu(x @ w["gate.weight"].T)).chunk(groups, -1)
+    gains = w["norm.weight"].chunk(groups)
+    y = torch.cat([width_norm(part, gain) for part, gain in zip(gated, gains, strict=True)], -1)
+    return y @ w["out.weight"].T
 
 
 def hgrn(w: Weights, x: Tensor, lower: float = 0.0) -> Tensor:

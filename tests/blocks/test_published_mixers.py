@@ -22,6 +22,7 @@ MIXERS = {
     "retnet(heads = 4, expand_v = 1)": partial(published.retnet, heads=4),
     "mamba2(heads = 2, state = 5)": partial(published.mamba2, heads=2),
     "mamba2(heads = 4, state = 3, expand = 1, conv = 2)": partial(published.mamba2, heads=4),
+    "mamba2(heads = 4, state = 3, groups = 2)": partial(published.mamba2, heads=4, groups=2),
     "hgrn": published.hgrn,
     "hgrn(expand = 2, lower = 0.25)": partial(published.hgrn, lower=0.25),
     "hgrn2(heads = 2)": partial(published.hgrn2, heads=2),

@@ -69,11 +69,27 @@ model {
 }
 """
 
+NEMOTRON_H = """
+def layer(mixer) { residual { rms_norm  mixer } }
+
+model {
+    embed(dim = 4096, vocab = 131072)
+    stack(depth = 52, pattern = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-") {
+        mamba: layer(mamba2(heads = 128, state = 128, groups = 8))
+        mlp: layer(mlp(expand = 21/4, activation = relu2))
+        attention: layer(attention(heads = 32, kv_heads = 8))
+    }
+    rms_norm
+    lm_head
+}
+"""
+
 RELEASED = {
     "ai21labs/Jamba-v0.1": (JAMBA, 51_570_323_328),
     # Without its module for the prediction of further tokens.
     "Qwen/Qwen3-Next-80B-A3B-Instruct": (QWEN3_NEXT, 79_674_391_296),
     "moonshotai/Kimi-Linear-48B-A3B-Instruct": (KIMI_LINEAR, 49_122_681_728),
+    "nvidia/Nemotron-H-8B-Base-8K": (NEMOTRON_H, 8_100_852_736),
 }
 
 

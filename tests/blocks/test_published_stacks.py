@@ -57,7 +57,7 @@ SWIGLU: Part = "swiglu", swiglu
 GEGLU: Part = "swiglu", geglu
 RG_LRU: Part = "rg_lru", more.rg_lru
 MAMBA: Part = "mamba", more.mamba
-MAMBA2: Part = "mamba2", partial(mixers.mamba2, heads=4)
+MAMBA2: Part = "mamba2", partial(mixers.mamba2, heads=4, groups=2)
 DELTA: Part = "gated_deltanet", partial(mixers.gated_deltanet, heads=4, key_heads=2)
 SCORED_EXPERTS = experts(1, score="sigmoid", scale=2.446)
 LATENT: Part = "latent_attention", partial(mixers.latent_attention, heads=4, sizes=(32, 16, 32))

@@ -40,7 +40,8 @@ class Miras(Layer):
     Queries, keys and values are projected, pass a short convolution (``conv`` taps, with SiLU), then
     ``query``, ``key`` and ``value`` transform them; ``key = complement`` is ``1 - decay``; the places of
     ``position = rope`` count modulo a ``period``. What is read
-    passes a ``norm`` over each head (or the whole ``width``), a ``gate`` from the input, a projection.
+    passes a ``norm`` over each head (or each ``group`` of heads with one key, or the whole ``width``), a
+    ``gate`` from the input, a projection.
 
     ``shift`` lets every projection see a mix of its own of the token and the one before
     (``static``, or ``dynamic`` through ``shift_rank`` channels). ``read = before`` reads before the
@@ -70,7 +71,7 @@ class Miras(Layer):
     conv_bias: bool = False
     skip: bool = False
     norm: Literal["rms", "layer", "none"] = "rms"
-    norm_over: Literal["head", "width"] = "head"
+    norm_over: Literal["head", "group", "width"] = "head"
     norm_place: Literal["before_gate", "after_gate"] = "before_gate"
     norm_gain: Literal["head", "channel", "deepening"] = "head"
     norm_bias: bool = False

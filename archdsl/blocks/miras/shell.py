@@ -47,6 +47,8 @@ MIXES: dict[str, dict[str, tuple[float, float]]] = {
 class Shell:
     """What mixers with vector and matrix memories share."""
 
+    key_heads: int = 1
+
     def __init__(self, mixer: Miras, build: Builder, stream: Value) -> None:
         self.mixer, self.build, self.stream = mixer, build, stream
         self.sources: dict[str, Value] = {}
@@ -135,11 +137,11 @@ class Shell:
         return self.build.add(Add(), read, direct, name="read")
 
     def norm(self, x: Value, heads: int) -> Value:
-        """The norm over each head, or over the whole width."""
+        """The norm over each head, over heads that share a key, or over the whole width."""
         mixer = self.mixer
         if mixer.norm == "none":
             return x
-        groups = heads if mixer.norm_over == "head" else 1
+        groups = {"head": heads, "group": self.key_heads, "width": 1}[mixer.norm_over]
         op = Norm(
             width=x.type.width,
             norm=mixer.norm,
