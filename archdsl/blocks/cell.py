@@ -21,19 +21,31 @@ from archdsl.blocks.base import (
     features,
     nothing_to_decay,
 )
-from archdsl.blocks.cell_analysis import Analysis, analysed, calls
-from archdsl.blocks.equations import DRAWS, Apply, Assignment, Expression, Name, text
+from archdsl.blocks.cell_analysis import Analysis, analysed, calls, renamed
+from archdsl.blocks.conv import Kernel
+from archdsl.blocks.equations import (
+    DRAWS,
+    INPUTS,
+    Apply,
+    Assignment,
+    Expression,
+    Name,
+    text,
+    walk,
+)
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.cell import CellRecurrence
+from archdsl.blocks.ops.dense import Convolution
 
 
 class Cell(Layer):
     """The equations in its body, once a token.
 
     ``x`` is the input, names in ``state`` are the previous step's values until they are assigned,
-    ``output`` is what the layer gives. ``linear(a, b)`` owns its weights; ``width`` is the width of
-    everything it gives, by default the stream's; weights on states have a block a head. With ``copies``
-    every state has so many numbers a channel, and ``sum`` brings them together.
+    ``output`` is what the layer gives. With ``conv`` taps ``x_conv`` is SiLU of the input's short
+    convolution, with a bias; without, it is ``x``. ``linear(a, b)`` owns its weights; ``width`` is the
+    width of everything it gives, by default the stream's; weights on states have a block a head. With
+    ``copies`` every state has so many numbers a channel, and ``sum`` brings them together.
     """
 
     name: ClassVar[str] = "cell"
@@ -45,6 +57,7 @@ class Cell(Layer):
     width: Count | None = None
     heads: Count = 1
     copies: Count = 1
+    conv: Kernel | None = None
     equations: Annotated[tuple[Assignment, ...], SkipValidation] = ()
 
     def infer(self, stream: Type) -> Type:
@@ -57,7 +70,8 @@ class Cell(Layer):
         self._check_functions()
         self._check_weights(width_in)
         self._check_axes()
-        bare = next((e for e in self.equations if _bare_input(e.value)), None)
+        self._check_convolution()
+        bare = next((e for e in self.closed if _bare_input(e.value)), None)
         if width != width_in and bare is not None:
             raise Invalid(
                 "cell-widths",
@@ -67,6 +81,16 @@ class Cell(Layer):
                 help="write `linear(x)` there",
             )
         return replace(stream, width=width)
+
+    def _check_convolution(self) -> None:
+        """A convolution is made to be read."""
+        if self.conv and not self.convolves:
+            raise Invalid(
+                "unread-convolution",
+                "`conv` makes `x_conv` of the input, and no equation reads it",
+                argument="conv",
+                help="write `x_conv` where the convolved input is meant, or leave `conv` out",
+            )
 
     def _check_functions(self) -> None:
         """Draws stand in the start of a parameter, and a start is made of numbers and draws."""
@@ -101,7 +125,7 @@ class Cell(Layer):
                     argument="output",
                     help=f"keep one of {' and '.join(f'`{name}`' for name in forms)}",
                 )
-            if product.setting("blocks") is True and product.argument == Name("x"):
+            if product.setting("blocks") is True and product.given:
                 divides(self.heads, width_in, "heads", "the stream's width")
             if not product.diagonal and self.analysis.timeless(product.argument):
                 raise Invalid(
@@ -139,30 +163,49 @@ class Cell(Layer):
     @cached_property
     def analysis(self) -> Analysis:
         """What the equations are."""
-        return analysed(self.state, self.output, self.equations)
+        return analysed(self.state, self.output, self.closed)
+
+    @cached_property
+    def closed(self) -> tuple[Assignment, ...]:
+        """The equations, with the input itself in place of a convolution that there is not."""
+        if self.conv:
+            return self.equations
+        return tuple(
+            Assignment(e.target, renamed(e.value, {INPUTS[1]: INPUTS[0]})) for e in self.equations
+        )
+
+    @cached_property
+    def convolves(self) -> bool:
+        """Whether the equations read a convolution."""
+        return any(Name(INPUTS[1]) in walk(equation.value) for equation in self.closed)
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
-        """One operation."""
+        """One operation, behind a convolution where it reads one."""
+        width = stream.type.width
         op = CellRecurrence(
-            width_in=stream.type.width,
-            width=self.width or stream.type.width,
+            width_in=width,
+            width=self.width or width,
             states=self.state,
             output=self.output,
-            equations=self.equations,
+            equations=self.closed,
             heads=self.heads,
             copies=self.copies,
         )
-        return build.add(op, stream)
+        if not self.conv:
+            return build.add(op, stream)
+        taps = Convolution(width=width, kernel=self.conv, activation="silu", bias=True)
+        return build.add(op, stream, build.add(taps, stream, name="conv"), name="core")
 
 
 def _bare_input(expression: Expression) -> bool:
     """Whether ``x`` stands anywhere but alone as an argument of a full ``linear``."""
-    if expression == Name("x"):
+    inputs = [Name(name) for name in INPUTS]
+    if expression in inputs:
         return True
     if not isinstance(expression, Apply):
         return False
     full = expression.function == "linear" and not dict(expression.options).get("diagonal")
-    return any(_bare_input(a) for a in expression.arguments if not (full and a == Name("x")))
+    return any(_bare_input(a) for a in expression.arguments if not (full and a in inputs))
 
 
 def outside(expression: Expression) -> Iterator[Apply]:

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from itertools import count, permutations
 
 from archdsl.blocks.equations import (
+    INPUTS,
     MARK,
     OWNERS,
     Apply,
@@ -55,6 +56,11 @@ class Product:
     def diagonal(self) -> bool:
         """Whether it is one weight a channel."""
         return self.setting("diagonal") is True
+
+    @property
+    def given(self) -> bool:
+        """Whether it multiplies what the cell is given, as it is."""
+        return isinstance(self.argument, Name) and self.argument.name in INPUTS
 
     @property
     def whole(self) -> bool:
@@ -133,7 +139,7 @@ class Analysis:
     @cached_property
     def assignments(self) -> dict[str, Expression]:
         """Value of each single-assignment name, in order; what owns weights is marked as its own."""
-        current = {name: name for name in ("x", *self.states)}
+        current = {name: name for name in (*INPUTS, *self.states)}
         found: dict[str, Expression] = {}
         marks = count()
         for equation in self.equations:

@@ -1,8 +1,9 @@
 """The closed equations of a ``cell``: what is left of its body when every choice is made.
 
-Arithmetic and named functions over names. ``x`` is the input; a state's name means its value at the
-previous step until it is assigned; ``linear(a, b, …)`` is ``W_a a + W_b b + …`` with weights of its own;
-``parameter(start)`` is one learned number a channel, whose initial values are themselves an equation.
+Arithmetic and named functions over names. ``x`` is the input, ``x_conv`` what a short convolution makes
+of it; a state's name means its value at the previous step until it is assigned; ``linear(a, b, …)`` is
+``W_a a + W_b b + …`` with weights of its own; ``parameter(start)`` is one learned number a channel, whose
+initial values are themselves an equation.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+
+INPUTS = ("x", "x_conv")
+"""What a cell is given; the second is the first where it has no convolution."""
 
 ARITHMETIC = ("add", "sub", "mul", "div", "neg")
 

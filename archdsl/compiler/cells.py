@@ -189,7 +189,7 @@ def body(elaborator: Elaborator, made: Make, call: Call) -> bool:
             elaborator.report.add(Diagnostic("choice-not-allowed", message, term.span))
         return False
     terms: list[Term] = []
-    known = {"x", *states}
+    known = {*equations.INPUTS, *states}
     for item in call.body.items:
         terms.append(_assignment(elaborator, item, call, frozenset(known)))
         if isinstance(item, ast.Equation):
@@ -210,8 +210,8 @@ def _assignment(
         message = "the body of a cell holds equations such as `h = tanh(linear(x, h))`"
         elaborator.report.add(Diagnostic("misplaced-layer", message, span))
         return Broken(span)
-    if item.target == "x":
-        message = "`x` is the input of the cell and cannot be assigned"
+    if item.target in equations.INPUTS:
+        message = f"`{item.target}` is the input of the cell and cannot be assigned"
         elaborator.report.add(
             Diagnostic("input-assigned", message, call.frame.spot(item.target_span))
         )

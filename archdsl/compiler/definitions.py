@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from archdsl.blocks.equations import INPUTS
 from archdsl.blocks.registry import BUILT_IN
 from archdsl.compiler.names import Definition, Scope, alias_of, scopes_of, standard
 from archdsl.diagnostics import Diagnostic, Report, Severity, Span
@@ -121,7 +122,7 @@ def _labels(component: ast.Component) -> frozenset[str]:
     targets = [i.target for i in component.body.items if isinstance(i, ast.Equation)]
     if any(argument.name == "cycle" for argument in component.arguments or ()):
         return frozenset([*labels, *targets])
-    return frozenset([*targets, "x"]) if targets else frozenset()
+    return frozenset([*targets, *INPUTS]) if targets else frozenset()
 
 
 # --- names that nothing reads ---------------------------------------------------------------------

@@ -143,6 +143,8 @@ SUBJECTS = [
     Subject("gru"),
     Subject("gru(width = 24, heads = 4)"),
     Subject("lstm(heads = 2)", compiled=True),
+    Subject("cell(state = [c], output = h, conv = 3) { c = sigmoid(linear(x_conv)) * c + linear(x)"
+            " h = tanh(linear(c)) * x_conv }"),
     Subject("cell(state = [c], output = h) { c = 0.9 * c + linear(x) h = tanh(linear(c)) * x }"),
     Subject("cell(state = [h], output = h, heads = 2) { h = tanh(linear(x, sigmoid(linear(h)) * h)) }"),
     Subject("cell(state = [h], output = h) { h = relu(linear(x) + linear(h, diagonal = true)) / 2 }"),
@@ -154,6 +156,8 @@ SUBJECTS = [
     Subject("repeat(2) { residual { mom(memories = 3, top = 2, router = recurrent, router_rank = 8,"
             " idle = decay, z_loss = 0.01) { gla(heads = 2, conv = 3) } } }"),
     Subject("mom(memories = 3, top = 2) { slstm(heads = 2) }"),
+    Subject("mom(memories = 3, top = 2, neighbours = routed) { slstm(heads = 2, conv = 3) }"),
+    Subject("mom(memories = 3, top = 2) { slstm(heads = 2, conv = 3) }"),
     Subject("mom(memories = 3, top = 2, idle = decay) { repeat(2) { gla(heads = 2) swiglu } }"),
     Subject("moe(experts = 4, top = 2, shared = 1) { swiglu }", compiled=True),
     Subject("moe(experts = 4, top = 2, shared = 1, shared_gate = true, score = sigmoid, scale = 2,"
@@ -178,6 +182,7 @@ SUBJECTS = [
             " { a: residual { rms_norm gla(heads = 2) } b: residual { rms_norm attention(heads = 2) } }"),
     # depth
     Subject("slstm(heads = 2)"),
+    Subject("slstm(heads = 2, conv = 3)", compiled=True),
     Subject("mlstm_block(heads = 2)", compiled=True),
     Subject("rms_norm(heads = 2) layer_norm(heads = 4, bias = false)"),
     Subject("loop(3) { residual { rms_norm attention(heads = 2) } swiglu }"),

@@ -8,7 +8,7 @@ below ``a``. Mixers within a layer are those of ``published_mixers``.
 from __future__ import annotations
 
 import torch
-from blocks.published_mixers import attention, rms, sigmoid, silu
+from blocks.published_mixers import attention, rms, short_convolution, sigmoid, silu
 from torch import Tensor
 
 Weights = dict[str, Tensor]
@@ -224,21 +224,24 @@ def slstm(w: Weights, x: Tensor, heads: int) -> Tensor:
 
     All weights have a block a head, whose gates see its own cells of the step before; a layer norm a
     head reads them, with a gain a channel. The normaliser of a memory that nothing was written to is at
-    least 1e-6.
+    least 1e-6. Where there are taps, input and forget gates see the convolved input (Figure 10).
     """
     cell = part(w, "0.cell")
+    seen = dict.fromkeys("zifo", x)
+    if "conv.weight" in cell:
+        near = short_convolution(x, cell["conv.weight"], cell["conv.bias"])
+        seen, cell = seen | {"i": near, "f": near}, part(cell, "core")
     size = x.shape[1] // heads
     h = c = n = m = torch.zeros(x.shape[1], dtype=x.dtype)
     biases = {g: cell[f"{g}x_bias"] for g in "zio"} | {"f": cell["fx1"]}
     rows = []
-    for row in x:
+    for t in range(len(x)):
         raw = {}
         for gate, bias in biases.items():
             blocks = [slice(k * size, (k + 1) * size) for k in range(heads)]
-            own = [
-                cell[f"{gate}x_x"][k] @ row[b] + cell[f"{gate}_h"][k] @ h[b]
-                for k, b in enumerate(blocks)
-            ]
+            row = seen[gate][t]
+            given = cell.get(f"{gate}x_x", cell.get(f"{gate}x_x_conv"))
+            own = [given[k] @ row[b] + cell[f"{gate}_h"][k] @ h[b] for k, b in enumerate(blocks)]
             raw[gate] = torch.cat(own) + bias
         forget = torch.log(sigmoid(raw["f"]))
         peak = torch.maximum(forget + m, raw["i"])

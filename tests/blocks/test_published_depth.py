@@ -84,9 +84,11 @@ def test_huginn_is_its_paper_from_the_same_noise() -> None:
     assert_same(model, definition)
 
 
-def test_slstm_is_its_paper() -> None:
-    found = probe("slstm(heads = 2)", random_inputs(2, 9, 8), dtype="float64")
+@pytest.mark.parametrize("layer", ["slstm(heads = 2)", "slstm(heads = 4, conv = 3)"])
+def test_slstm_is_its_paper(layer: str) -> None:
+    heads = 4 if "conv" in layer else 2
+    found = probe(layer, random_inputs(2, 9, 8), dtype="float64")
     expected = torch.stack(
-        [published.slstm(found.weights(), row, 2) for row in random_inputs(2, 9, 8)]
+        [published.slstm(found.weights(), row, heads) for row in random_inputs(2, 9, 8)]
     )
     assert_close(found.output(), expected, EXACT)

@@ -52,7 +52,6 @@ def experts(shared: int, **how: object) -> Part:
     return "moe", partial(routed.experts, top=2, shared=shared, **how)  # type: ignore[arg-type]
 
 
-CONV: Part = "conv", lambda w, x: mixers.short_convolution(x, w["weight"], w["bias"])
 SWIGLU: Part = "swiglu", swiglu
 GEGLU: Part = "swiglu", geglu
 RG_LRU: Part = "rg_lru", more.rg_lru
@@ -98,7 +97,7 @@ STACKS: dict[str, list[list[Branch]]] = {
         layer(KDA, SWIGLU), *[layer(KDA, SCORED_EXPERTS)] * 2, layer(LATENT, SCORED_EXPERTS),
     ],
     "samba": [layer(MAMBA, SWIGLU, attention(position="rope", window=64), SWIGLU)] * 2,
-    "xlstm": [layer(MLSTM), [(CONV, SLSTM), (GEGLU,)], *[layer(MLSTM)] * 6],
+    "xlstm": [layer(MLSTM), layer(SLSTM, GEGLU), *[layer(MLSTM)] * 6],
 }  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def looked_at(
 ) -> dict[str, Tensor | None]:
     """Everything a call gives: output, last states, and the gradients of a mixture of them."""
     leaves = {"x": x, **start, **dict(cell.named_parameters())}
-    output, after = cell(x, start, Context(keep=True))
+    output, after = cell(x, state=start, context=Context(keep=True))
     mixed = sum(
         (value * torch.linspace(-1, 2, value.numel()).view_as(value)).sum()
         for value in (output, *after.values())
@@ -108,9 +108,9 @@ def test_every_function_of_two_knows_its_slopes(function: str) -> None:
 def test_without_gradients_the_values_are_the_same() -> None:
     cell = site(CELLS["gated"])
     x = torch.randn(2, 7, WIDTH, dtype=torch.float64)
-    expected, after = cell(x, None, Context(keep=True))
+    expected, after = cell(x, state=None, context=Context(keep=True))
     with torch.no_grad():
-        found, last = cell(x, None, Context(keep=True))
+        found, last = cell(x, state=None, context=Context(keep=True))
     assert torch.equal(found, expected)
     assert all(torch.equal(last[name], after[name]) for name in after)
 
@@ -119,7 +119,7 @@ def test_weights_that_are_not_learned_get_no_gradient() -> None:
     cell = site(CELLS["gated"])
     cell.requires_grad_(False)
     x = torch.randn(2, 7, WIDTH, dtype=torch.float64, requires_grad=True)
-    cell(x, None, Context())[0].sum().backward()
+    cell(x, state=None, context=Context())[0].sum().backward()
     assert x.grad is not None
     assert all(weight.grad is None for weight in cell.parameters())
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archdsl.blocks.cell_analysis import Linear, Product, Scan
-from archdsl.blocks.equations import Apply, Constant, Expression, Name, walk
+from archdsl.blocks.equations import INPUTS, Apply, Constant, Expression, Name, walk
 from archdsl.blocks.nn.base import Context, Seeded, Site, State, by_head, exactly, widened
 from archdsl.blocks.nn.cell_start import Starts, fill
 from archdsl.blocks.nn.functions import FUNCTIONS
@@ -85,16 +85,17 @@ class CellRecurrence(Site):
         return by_hand and self.op.steps is not None
 
     def forward(
-        self, x: Tensor, state: State | None, context: Context
+        self, x: Tensor, near: Tensor | None = None, *, state: State | None, context: Context
     ) -> tuple[Tensor, State | None]:
-        """``[B, T, D_in]`` → ``[B, T, D]``, and the states."""
+        """``[B, T, D_in]``, also convolved where that is read → ``[B, T, D]``, and the states."""
         bounds = context.cu_seqlens
         if state is None:
             state = self.init_state(sequences(bounds, x.shape[0]), x)
         scans = self.op.plan == "scan" and (x.shape[1] > 1 or bounds is not None)
         copied = self.op.copies > 1
         with exactly(x):
-            wide = widened(x)[..., None] if copied else widened(x)
+            inputs = [widened(given) for given in (x, near) if given is not None]
+            wide = [given[..., None] for given in inputs] if copied else inputs
             run: _Run
             if scans:
                 run = _Scan(self, wide, state, bounds)
@@ -109,12 +110,12 @@ class CellRecurrence(Site):
 
 
 class _Run:
-    """One evaluation of the equations over a sequence ``x [B, T, D_in]``."""
+    """One evaluation of the equations over a sequence ``x [B, T, D_in]``, and it convolved."""
 
-    def __init__(self, cell: CellRecurrence, x: Tensor, state: State) -> None:
-        self.cell, self.x, self.state = cell, x, state
+    def __init__(self, cell: CellRecurrence, inputs: list[Tensor], state: State) -> None:
+        self.cell, self.x, self.state = cell, inputs[0], state
         self.analysis = cell.op.analysis
-        self.values: Values = {"x": x}
+        self.values: Values = dict(zip(INPUTS, inputs, strict=False))
         self.linears: dict[Apply, Linear] = {found.call: found for found in self.analysis.linears}
         self.vectors = {found.call: found.name for found in self.analysis.vectors}
         self.read: Values = {}
@@ -209,9 +210,9 @@ class _Scan(_Run):
     """Every state by a parallel scan, then everything else for all of time."""
 
     def __init__(
-        self, cell: CellRecurrence, x: Tensor, state: State, cu_seqlens: Tensor | None
+        self, cell: CellRecurrence, inputs: list[Tensor], state: State, cu_seqlens: Tensor | None
     ) -> None:
-        super().__init__(cell, x, state)
+        super().__init__(cell, inputs, state)
         self.cu_seqlens = cu_seqlens
 
     def result(self) -> tuple[Tensor, State]:
@@ -432,10 +433,13 @@ class _WrittenSteps(_Steps):
 class _PackedSteps(_Steps):
     """Packed sequences ``x [1, T, D_in]`` as a batch that shrinks where they end, the longest first."""
 
-    def __init__(self, cell: CellRecurrence, x: Tensor, state: State, cu_seqlens: Tensor) -> None:
+    def __init__(
+        self, cell: CellRecurrence, inputs: list[Tensor], state: State, cu_seqlens: Tensor
+    ) -> None:
         lengths = cu_seqlens.diff()
         order = lengths.argsort(descending=True, stable=True)
-        super().__init__(cell, x, {name: value[order] for name, value in state.items()})
+        super().__init__(cell, inputs, {name: value[order] for name, value in state.items()})
+        x = self.x
         self.rank = order.argsort()
         sizes = (len(lengths) - lengths.bincount().cumsum(0))[:-1]
         self.sizes: list[int] = sizes.tolist()

@@ -12,12 +12,12 @@ from pydantic import SkipValidation
 
 from archdsl.blocks.cell_analysis import Analysis, Linear, Product, analysed
 from archdsl.blocks.cell_steps import Program, program
-from archdsl.blocks.equations import Assignment, Name, text
+from archdsl.blocks.equations import Assignment, text
 from archdsl.blocks.op import Buffer, Op, Shape, Type, Work
 
 
 class CellRecurrence(Op):
-    """``[B, T, width_in]`` → the output's values ``[B, T, width]``.
+    """``[B, T, width_in]``, once or also convolved → the output's values ``[B, T, width]``.
 
     ``plan`` is how it runs: ``sequential`` a step at a time with everything that does not depend on
     the state computed for all of time beforehand; ``scan`` with the states found by parallel scans.
@@ -69,7 +69,7 @@ class CellRecurrence(Op):
     def _shape(self, product: Product) -> Shape:
         if product.diagonal:
             return self.cells if "copy" in self.analysis.axes(product.argument) else (self.width,)
-        given = self.width_in if product.argument == Name("x") else self.width
+        given = self.width_in if product.given else self.width
         found = self.copies if product.setting("copies") is True else self.width
         if self.by_head(product):
             return (self.heads, found // self.heads, given // self.heads)
