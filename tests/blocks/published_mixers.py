@@ -60,12 +60,15 @@ def rotate(x: Tensor, position: int, base: float = 10_000.0, share: float = 1.0)
     return torch.cat([turned.real, turned.imag])
 
 
-def branch(w: Weights, x: Tensor, name: str) -> Tensor:
-    """A projection and, where the weights have one, its short convolution."""
+def branch(w: Weights, x: Tensor, name: str, active: bool = False) -> Tensor:
+    """A projection and, where the weights have one, its short convolution; else SiLU where ``active``.
+
+    The public layers of the delta family are active without their convolutions, those of GLA are not.
+    """
     y = x @ w[f"{name}.weight"].T
     if f"{name}_conv.weight" in w:
         return short_convolution(y, w[f"{name}_conv.weight"], w.get(f"{name}_conv.bias"))
-    return y
+    return silu(y) if active else y
 
 
 def heads_of(x: Tensor, heads: int) -> list[Tensor]:
@@ -241,8 +244,10 @@ def delta(
     key_heads: int | None = None,
 ) -> Tensor:
     """The delta rule on unit queries and keys, behind a norm a head: ``[T, H·V]``."""
-    q, k = (shared_heads(branch(w, x, n), key_heads or heads, heads) for n in ("query", "key"))
-    v = heads_of(branch(w, x, "value"), heads)
+    q, k = (
+        shared_heads(branch(w, x, n, True), key_heads or heads, heads) for n in ("query", "key")
+    )
+    v = heads_of(branch(w, x, "value", True), heads)
     rate = beta_max * sigmoid(x @ w["rate.weight"].T)
     read = []
     for h in range(heads):

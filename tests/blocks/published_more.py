@@ -176,8 +176,8 @@ def decays(w: Weights, x: Tensor, heads: int) -> list[Tensor]:
 
 def deltaproduct(w: Weights, x: Tensor, heads: int, writes: int, beta_max: float = 2.0) -> Tensor:
     """DeltaProduct, arXiv 2502.10297 eq. 4-5: the decay before the first write, the read after the last."""
-    q = heads_of(branch(w, x, "query"), heads)
-    k, v = (heads_of(branch(w, x, name), heads * writes) for name in ("key", "value"))
+    q = heads_of(branch(w, x, "query", True), heads)
+    k, v = (heads_of(branch(w, x, name, True), heads * writes) for name in ("key", "value"))
     rate = beta_max * sigmoid(x @ w["rate.weight"].T)
     kept = decays(w, x, heads) if "decay.weight" in w else [x.new_ones(len(x))] * heads
     read = []
@@ -199,7 +199,7 @@ def comba(w: Weights, x: Tensor, heads: int, corrected: bool = True) -> Tensor:
 
     Reading: keys and queries are brought to unit length before ``d`` and ``D`` weigh them.
     """
-    q, k, v = (heads_of(branch(w, x, name), heads) for name in ("query", "key", "value"))
+    q, k, v = (heads_of(branch(w, x, name, True), heads) for name in ("query", "key", "value"))
     rate, kept = sigmoid(x @ w["rate.weight"].T), decays(w, x, heads)
     read = []
     for h in range(heads):

@@ -32,6 +32,11 @@ MIXERS = {
     "deltanet(heads = 2, beta_max = 2, conv = 3)": partial(
         published.deltanet, heads=2, beta_max=2.0
     ),
+    "deltanet(heads = 2, conv = none)": partial(published.deltanet, heads=2),
+    "gated_deltanet(heads = 2, expand_k = 1, conv = none)": partial(
+        published.gated_deltanet, heads=2
+    ),
+    "kda(heads = 2, rank = 3, conv = none)": partial(published.kda, heads=2),
     "gated_deltanet(heads = 2, expand_k = 1)": partial(published.gated_deltanet, heads=2),
     "gated_deltanet(heads = 3, beta_max = 2)": partial(
         published.gated_deltanet, heads=3, beta_max=2.0

@@ -38,6 +38,10 @@ MIXERS: dict[str, Definition] = {
     "deltaproduct(heads = 2, expand_k = 1, householders = 3, beta_max = 1, retention = none)": partial(
         published.deltaproduct, heads=2, writes=3, beta_max=1.0
     ),
+    "deltaproduct(heads = 2, expand_k = 1, conv = none)": partial(
+        published.deltaproduct, heads=2, writes=2
+    ),
+    "comba(heads = 2, expand_k = 1, conv = none)": partial(published.comba, heads=2),
     "comba(heads = 2, expand_k = 1)": partial(published.comba, heads=2),
     "comba(heads = 4, expand_k = 1/2, expand_v = 1, correction = false)": partial(
         published.comba, heads=4, corrected=False

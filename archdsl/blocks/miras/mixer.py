@@ -37,11 +37,11 @@ Transform = Activation | Literal["l2_norm", "softmax"]
 class Miras(Layer):
     """A memory that is written and read at every token (Miras, arXiv 2504.13173).
 
-    Queries, keys and values are projected, pass a short convolution (``conv`` taps, with SiLU), then
-    ``query``, ``key`` and ``value`` transform them; ``key = complement`` is ``1 - decay``; the places of
-    ``position = rope`` count modulo a ``period``. What is read
-    passes a ``norm`` over each head (or each ``group`` of heads with one key, or the whole ``width``), a
-    ``gate`` from the input, a projection.
+    Queries, keys and values are projected, pass a short convolution (``conv`` taps, with SiLU) or, where
+    there is none, an ``activation``; then ``query``, ``key`` and ``value`` transform them. ``key =
+    complement`` is ``1 - decay``; the places of ``position = rope`` count modulo a ``period``. What is
+    read passes a ``norm`` over each head (or each ``group`` of heads with one key, or the whole
+    ``width``), a ``gate`` from the input, a projection.
 
     ``shift`` lets every projection see a mix of its own of the token and the one before
     (``static``, or ``dynamic`` through ``shift_rank`` channels). ``read = before`` reads before the
@@ -69,6 +69,7 @@ class Miras(Layer):
     scale: Annotated[Real, Field(gt=0)] | None = None
     conv: Annotated[int, Field(ge=1, le=64)] | None = None
     conv_bias: bool = False
+    activation: Activation = "none"
     skip: bool = False
     norm: Literal["rms", "layer", "none"] = "rms"
     norm_over: Literal["head", "group", "width"] = "head"

@@ -89,7 +89,7 @@ class Shell:
         return self.sources.get(name, self.stream)
 
     def branch(self, name: str, width: int, how: str, heads: int) -> Value:
-        """One of query, key and value: projection, short convolution, transform."""
+        """One of query, key and value: projection, short convolution or activation, transform."""
         mixer, build, source = self.mixer, self.build, self.source(name)
         x = build.add(Linear(width_in=source.type.width, width_out=width), source, name=name)
         if mixer.conv:
@@ -97,6 +97,8 @@ class Shell:
                 width=width, kernel=mixer.conv, activation="silu", bias=mixer.conv_bias
             )
             x = build.add(filter_, x, name=f"{name}_conv")
+        elif mixer.activation != "none":
+            x = build.add(Activate(function=mixer.activation), x, name=f"{name}_activation")
         return transform(build, x, name, how, heads)
 
     def values(self, width: int, heads: int) -> Value:
