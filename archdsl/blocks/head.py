@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from archdsl.blocks.base import Builder, Children, Count, Invalid, Layer, Value, features
+from pydantic import Field
+
+from archdsl.blocks.base import Builder, Children, Count, Invalid, Layer, Real, Value, features
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.dense import Head, Pool
 
 
 class LMHead(Layer):
-    """Logits over the vocabulary at every position; ``tied`` uses the table of ``embed``."""
+    """Logits over the vocabulary at every position; ``tied`` uses the table of ``embed``.
+
+    With a ``cap`` they are ``cap · tanh(logits / cap)``: 30 in xLSTM 7B (arXiv 2503.13427 §3.2) and in
+    Gemma 2 (arXiv 2408.00118 §2).
+    """
 
     name: ClassVar[str] = "lm_head"
     tied: bool = False
     bias: bool = False
+    cap: Annotated[Real, Field(gt=0)] | None = None
 
     def infer(self, stream: Type) -> Type:
         """Features to logits."""
@@ -38,7 +45,13 @@ class LMHead(Layer):
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """One matrix product."""
         symbols, _ = self.table(stream.type)
-        head = Head(width=stream.type.width, symbols=symbols, tied=self.tied, bias=self.bias)
+        head = Head(
+            width=stream.type.width,
+            symbols=symbols,
+            tied=self.tied,
+            bias=self.bias,
+            cap=None if self.cap is None else float(self.cap),
+        )
         return build.add(head, stream)
 
 

@@ -276,7 +276,9 @@ def cross_entropy(features: Tensor, targets: Tensor, head: Head) -> Tensor:
     """Mean cross-entropy of a head's logits: features ``[N, D]``, targets ``[N]``."""
     fused = head.backend is None and not torch.compiler.is_compiling()
     if fused and not torch.is_autocast_enabled(features.device.type):
-        return linear_cross_entropy(features, head.table, head.bias, targets, LOGITS_AT_ONCE)
+        return linear_cross_entropy(
+            features, head.table, head.bias, targets, LOGITS_AT_ONCE, cap=head.cap
+        )
     if not torch.compiler.is_compiling():
         counted = targets != IGNORED
         features, targets = features[counted], targets[counted]

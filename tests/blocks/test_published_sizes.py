@@ -84,12 +84,22 @@ model {
 }
 """
 
+XLSTM = """
+model {
+    embed(dim = 4096, vocab = 50304)
+    stack(depth = 32) { block(mlstm(heads = 8), swiglu(expand = 171/64)) }
+    rms_norm
+    lm_head(cap = 30)
+}
+"""
+
 RELEASED = {
     "ai21labs/Jamba-v0.1": (JAMBA, 51_570_323_328),
     # Without its module for the prediction of further tokens.
     "Qwen/Qwen3-Next-80B-A3B-Instruct": (QWEN3_NEXT, 79_674_391_296),
     "moonshotai/Kimi-Linear-48B-A3B-Instruct": (KIMI_LINEAR, 49_122_681_728),
     "nvidia/Nemotron-H-8B-Base-8K": (NEMOTRON_H, 8_100_852_736),
+    "NX-AI/xLSTM-7b": (XLSTM, 6_865_424_896),
 }
 
 

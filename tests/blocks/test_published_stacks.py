@@ -63,6 +63,7 @@ LATENT: Part = "latent_attention", partial(mixers.latent_attention, heads=4, siz
 GATED_EXPERTS = experts(1, shared_gate=True)
 KDA: Part = "kda", partial(mixers.kda, heads=4)
 MLSTM: Part = "mlstm_block", partial(more.mlstm_block, heads=4)
+CAPPED_MLSTM: Part = "mlstm", partial(more.mlstm, heads=4)
 SLSTM: Part = "slstm", partial(slstm, heads=4)
 RELU2: Part = "mlp", relu2
 LOCAL = attention(kv_heads=1, position="rope", rotary=0.5, window=64)
@@ -96,6 +97,7 @@ STACKS: dict[str, list[list[Branch]]] = {
     "kimi_linear": [
         layer(KDA, SWIGLU), *[layer(KDA, SCORED_EXPERTS)] * 2, layer(LATENT, SCORED_EXPERTS),
     ],
+    "mlstm": [layer(CAPPED_MLSTM, SWIGLU)] * 4,
     "samba": [layer(MAMBA, SWIGLU, attention(position="rope", window=64), SWIGLU)] * 2,
     "xlstm": [layer(MLSTM), layer(SLSTM, GEGLU), *[layer(MLSTM)] * 6],
 }  # fmt: skip
@@ -108,7 +110,11 @@ def normed(w: Weights, x: Tensor) -> Tensor:
     return layer_norm(x, part(w, "layer_norm"))
 
 
-def logits(w: Weights, tokens: Tensor, stack: list[list[Branch]]) -> Tensor:
+CAPS = {"mlstm": 30.0}
+"""What bounds the logits of a stack."""
+
+
+def logits(w: Weights, tokens: Tensor, stack: list[list[Branch]], cap: float | None) -> Tensor:
     """Pre-norm residuals one after the other, a last norm, and the head."""
     x = w["embed.weight"][tokens]
     for number, branches in enumerate(stack):
@@ -118,7 +124,8 @@ def logits(w: Weights, tokens: Tensor, stack: list[list[Branch]]) -> Tensor:
             for name, function in branch:
                 y = function(part(own, name), y)
             x = x + y
-    return normed(w, x) @ w.get("lm_head.weight", w["embed.weight"]).T
+    found = normed(w, x) @ w.get("lm_head.weight", w["embed.weight"]).T
+    return found if cap is None else cap * torch.tanh(found / cap)
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -130,4 +137,6 @@ def test_a_stack_is_its_paper(name: str) -> None:
     norms = re.compile(r"\.residual(_\d+)?\.(rms|layer)_norm\.weight$")
     assert kinds == sum(bool(norms.search(weight)) for weight in weights)
     with torch.no_grad():
-        assert_close(model(tokens[None])[0], logits(weights, tokens, STACKS[name]), EXACT)
+        assert_close(
+            model(tokens[None])[0], logits(weights, tokens, STACKS[name], CAPS.get(name)), EXACT
+        )

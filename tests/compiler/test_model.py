@@ -33,7 +33,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("at_once", [2**24, 1, 50, 11 * 7], ids=str)
-@pytest.mark.parametrize("head", ["lm_head", "lm_head(tied = true, bias = true)"])
+@pytest.mark.parametrize("head", ["lm_head", "lm_head(tied = true, bias = true, cap = 2)"])
 def test_loss_is_cross_entropy_however_many_logits_it_holds(
     head: str, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

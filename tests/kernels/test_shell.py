@@ -130,6 +130,22 @@ def test_the_loss_and_its_gradients_are_exact(at_once: int, biased: bool) -> Non
         torch.testing.assert_close(got, right, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("at_once", [30, 10_000])
+def test_a_capped_loss_is_that_of_capped_logits(at_once: int) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(*s, dtype=torch.float64) for s in ((50, 8), (30, 8), (30,))]
+    x, weight, bias = (part.requires_grad_() for part in inputs)
+    targets = torch.arange(50) % 30
+    targets[::7] = -100
+    found = linear_cross_entropy(x, weight, bias, targets, at_once, cap=1.5)
+    logits = 1.5 * torch.tanh(F.linear(x, weight, bias) / 1.5)
+    expected = F.cross_entropy(logits, targets)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    pairs = (torch.autograd.grad(loss, [x, weight, bias]) for loss in (found, expected))
+    for got, right in zip(*pairs, strict=True):
+        torch.testing.assert_close(got, right, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("counted", [1, 7, 25, 26])
 def test_rows_without_a_target_change_nothing(counted: int) -> None:
     torch.manual_seed(counted)

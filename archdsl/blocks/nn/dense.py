@@ -25,6 +25,7 @@ from archdsl.blocks.nn.start import first_bias
 from archdsl.blocks.ops import dense as ops
 from archdsl.kernels.shell.choice import ACTIVATIONS, Form
 from archdsl.kernels.shell.gate import gated_unit
+from archdsl.kernels.shell.loss import capped
 from archdsl.kernels.shell.norm import gated_norm, rms_norm
 from archdsl.kernels.shell.products import linear
 
@@ -405,6 +406,7 @@ class Head(Site):
         super().__init__(op)
         shapes = op.parameters()
         self.source: tuple[Embedding, ...] = ()
+        self.cap = op.cap
         self.weight = None if op.tied else nn.Parameter(torch.empty(op.symbols, op.width))
         self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.bias else None
 
@@ -424,7 +426,7 @@ class Head(Site):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, D]`` → ``[B, T, V]``."""
-        return linear(x, self.table, self.bias, self.backend)
+        return capped(linear(x, self.table, self.bias, self.backend), self.cap)
 
 
 class Pool(Site):

@@ -24,6 +24,7 @@ from archdsl.blocks.ops import memory as ops
 from archdsl.kernels.decay import MaxState, SumState, decay
 from archdsl.kernels.delta import delta, delta_general
 from archdsl.kernels.scan import scan
+from archdsl.kernels.shell.loss import capped
 
 Call = Literal["plain", "context", "state"]
 
@@ -249,11 +250,6 @@ class DecayGate(Site):
 
 FASTEST = 5.0
 """Logits above this one give no faster an exponential decay: ``exp(-exp(5))`` is 1e-65."""
-
-
-def capped(x: Tensor, cap: float) -> Tensor:
-    """``cap · tanh(x / cap)``."""
-    return cap * torch.tanh(x / cap)
 
 
 class RunningSoftmax(Site):

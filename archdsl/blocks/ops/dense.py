@@ -313,7 +313,8 @@ class Convolution(Op):
 class Head(Op):
     """Logits: ``[B, T, width]`` → ``[B, T, symbols]``; tied to the table of the root's ``embed``.
 
-    ``pooled`` says that a sequence has one position by then, whatever its length.
+    ``pooled`` says that a sequence has one position by then, whatever its length. With a ``cap`` logits
+    are ``cap · tanh(logits / cap)``.
     """
 
     module: ClassVar[str] = NN + "dense:Head"
@@ -322,6 +323,7 @@ class Head(Op):
     tied: bool = False
     bias: bool = False
     pooled: bool = False
+    cap: float | None = None
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """Logits."""

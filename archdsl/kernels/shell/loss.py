@@ -4,7 +4,8 @@ For rows `x` [N, D] and a head `W` [V, D], the loss of a row with target `y` is
 `log sum exp(x W^T + b) - (x W^T + b)_y`, and its gradient to the logits is `softmax - onehot(y)`. Both
 come from one block of logits, which is overwritten by its gradient and multiplied on to those of `x` and
 `W` before the next block: the products of the backward pass, no sooner recomputed than a logit is kept
-(the way of Liger-Kernel and of Cut Your Losses, arXiv 2411.09009).
+(the way of Liger-Kernel and of Cut Your Losses, arXiv 2411.09009). With a cap `c` logits are `c tanh(z/c)`,
+and their gradient to `z` has a factor `1 - tanh(z/c)^2`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def linear_cross_entropy(
     targets: Tensor,
     at_once: int = AT_ONCE,
     fused: bool | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """Mean cross-entropy in nats over rows whose target is not -100; zero where there is none.
 
@@ -41,15 +43,20 @@ def linear_cross_entropy(
     At most `at_once` logits are held, where they are more than that; `fused` runs Triton's softmax.
     """
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
-        logits = linear(x, weight, bias)
+        logits = capped(linear(x, weight, bias), cap)
         return _mean(logits.double() if x.dtype == torch.float64 else logits.float(), targets)
     triton = not triton_refusal(x) if fused is None else fused
     if x.device.type == "cpu":
         x, targets = _counted(x, targets)
     kept = torch.is_grad_enabled()
-    how = at_once, triton, kept
+    how = at_once, triton, kept, cap
     found: Tensor = _LinearCrossEntropy.apply(x, weight, bias, targets, *how)  # type: ignore[no-untyped-call]
     return found
+
+
+def capped(x: Tensor, cap: float | None) -> Tensor:
+    """`cap tanh(x / cap)`; without a cap `x` itself."""
+    return x if cap is None else cap * torch.tanh(x / cap)
 
 
 def _counted(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,9 +85,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         at_once: int,
         triton: bool,
         kept: bool,
+        cap: float | None,
     ) -> Tensor:
         wanted = [kept and need for need in ctx.needs_input_grad[:3]]
-        work = _Work(x, weight, bias, triton, wanted)
+        work = _Work(x, weight, bias, triton, wanted, cap)
         count = (targets != IGNORED).sum().clamp(min=1)
         size = max(1, at_once // weight.shape[0])
         for start in range(0, len(x), size):
@@ -93,16 +101,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         one = bool(grad == 1) if grad.device.type == "cpu" else False
         found = [g if g is None or one else g * grad.to(g.dtype) for g in ctx.saved_tensors]
-        return *found, None, None, None, None
+        return *found, None, None, None, None, None
 
 
 class _Work:
     """What is summed over the blocks: the loss, and the wanted gradients in their tensors' dtypes."""
 
     def __init__(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, triton: bool, wanted: list[bool]
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        triton: bool,
+        wanted: list[bool],
+        cap: float | None,
     ) -> None:
-        self.x, self.weight, self.bias = x, weight, bias
+        self.x, self.weight, self.bias, self.cap = x, weight, bias, cap
         self.triton, self.differentiate = triton, any(wanted)
         self.wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.total = x.new_zeros((), dtype=self.wide)
@@ -116,10 +130,13 @@ class _Work:
         """Add the loss and the gradients of some rows."""
         x = self.x[rows]
         logits = linear(x, self.weight, self.bias).to(self.wide)
+        slope = self._cap(logits)
         self.total += self._softmax(logits, targets)
         if not self.differentiate:
             return
         logits /= count
+        if slope is not None:
+            logits *= slope
         d_logits = logits.to(x.dtype)
         d_x, d_weight, d_bias = self.grads
         if d_x is not None:
@@ -128,6 +145,15 @@ class _Work:
             d_weight += product(d_logits.t(), x.t())
         if d_bias is not None:
             d_bias += logits.sum(0)
+
+    def _cap(self, logits: Tensor) -> Tensor | None:
+        """The slope of the cap, `[n, V]`; `logits` become capped."""
+        if self.cap is None:
+            return None
+        bent = logits.div_(self.cap).tanh_()
+        slope = 1 - bent.square() if self.differentiate else None
+        logits *= self.cap
+        return slope
 
     def _softmax(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The summed loss; `logits` [n, V] become the gradient of it."""
