@@ -39,11 +39,15 @@ ELEMENTWISE: dict[str, int] = {
 }
 """Elementwise functions of the language's cells and how many arguments each takes."""
 
-DRAWS: dict[str, int] = {"uniform": 2, "normal": 0, "linspace": 2, "index": 0, "hippo": 0}
+DRAWS: dict[str, int] = {
+    "uniform": 2, "normal": 0, "linspace": 2, "index": 0, "hippo": 0, "s4d_lin": 0, "s4d_inv": 0,
+}  # fmt: skip
 """What only the start of a ``parameter`` may call, and how many arguments each takes.
 
-Uniform between two numbers, normal, evenly spaced from one number to another, ``0, 1, …``, and the
-positive frequencies of HiPPO-LegS's normal part (arXiv 2208.04933 §3.2) in rising order.
+Uniform between two numbers, normal, evenly spaced from one number to another, ``0, 1, …``, and
+frequencies of complex states, of ``N`` the ``N/2`` that are not conjugates: the positive ones of
+HiPPO-LegS's normal part (arXiv 2208.04933 §3.2; S4D-LegS) in rising order, S4D-Lin's ``π n`` and S4D-Inv's
+``N/π (N/(2n + 1) - 1)`` (arXiv 2206.11893 §4.1).
 """
 
 LINEAR_OPTIONS = (

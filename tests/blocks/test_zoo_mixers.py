@@ -145,6 +145,18 @@ def test_s5_turns_at_the_frequencies_of_hippo() -> None:
     assert_close(w["turn"].sort().values, wanted.float(), 1e-4)
 
 
+def test_s4d_starts_at_the_frequencies_that_are_asked_for() -> None:
+    """Of the paper's N = 8 states, the half that are not conjugates."""
+    inverse = [8 / math.pi * (8 / (2 * n + 1) - 1) for n in range(4)]
+    root = torch.sqrt(2 * torch.arange(8, dtype=torch.float64) + 1)
+    normal = torch.outer(root, root) / 2
+    legs = torch.linalg.eigvals(normal.triu(1) - normal.tril(-1)).imag.sort().values[4:]
+    starts = {"s4d_inv": torch.tensor(inverse), "hippo": legs.float()}
+    for name, wanted in starts.items():
+        [w] = fresh(f"s4d(states = 4, frequencies = {name})")
+        assert_close(w["turn"], wanted.expand(64, 4), 1e-5)
+
+
 def test_bounds_of_hgrn_rise_with_depth() -> None:
     for layer in ("hgrn", "hgrn2(heads = 2)"):
         layers = fresh(layer, depth=4)

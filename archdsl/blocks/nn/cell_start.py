@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from archdsl.blocks.cell_analysis import Analysis, Learned
-from archdsl.blocks.equations import Apply, Constant, Expression, Name
+from archdsl.blocks.equations import DRAWS, Apply, Constant, Expression, Name
 from archdsl.blocks.nn.base import Seeded
 from archdsl.blocks.nn.functions import FUNCTIONS
 
@@ -46,7 +47,7 @@ class Starts:
             case Apply("parameter"):
                 found = self.cell.get_parameter(self.names[expression].name)
                 return found[:, None] if found.dim() < self.like.dim() else found
-            case Apply("uniform" | "normal" | "linspace" | "index" | "hippo" as draw, arguments):
+            case Apply(draw, arguments) if draw in DRAWS:
                 return self.draw(draw, [float(self.value(argument)) for argument in arguments])
             case Apply(function, arguments):
                 return FUNCTIONS[function](*map(self.value, arguments))
@@ -60,7 +61,12 @@ class Starts:
             return torch.randn(shape, generator=self.generator)
         if function == "linspace":
             return torch.linspace(ends[0], ends[1], count)
-        return torch.arange(count).float() if function == "index" else hippo(count)
+        return COUNTED[function](count)
+
+
+def s4d_inv(count: int) -> Tensor:
+    """S4D-Inv's frequencies of twice as many states, falling: ``[count]``."""
+    return 2 * count / torch.pi * (2 * count / (2 * torch.arange(count) + 1) - 1)
 
 
 @cache
@@ -73,3 +79,12 @@ def hippo(count: int) -> Tensor:
         torch.complex(torch.zeros_like(skew), skew.T - skew)
     )
     return frequencies[count:].float()
+
+
+COUNTED: dict[str, Callable[[int], Tensor]] = {
+    "index": lambda count: torch.arange(count).float(),
+    "hippo": hippo,
+    "s4d_lin": lambda count: torch.pi * torch.arange(count),
+    "s4d_inv": s4d_inv,
+}
+"""Functions whose values are the same whatever the seed, by how many there are."""
