@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from archdsl.blocks.base import Component, Layer, Rule
 from archdsl.compiler.alike import Shapes
+from archdsl.compiler.built import Built
 from archdsl.compiler.conditions import Findings
 from archdsl.compiler.explore import Budget, Exhausted, Layouts, ask, explore, widest
 from archdsl.compiler.flow import Flow
 from archdsl.compiler.program import Plan
 from archdsl.compiler.sharing import Sharing
-from archdsl.compiler.terms import Arithmetic, Built, LayerTerm, Make, Run, Term, Typed, located
+from archdsl.compiler.terms import Arithmetic, LayerTerm, Make, Run, Term, Typed, located
 from archdsl.diagnostics import ArchError, Diagnostic, Report, Severity, Source
 
 if TYPE_CHECKING:

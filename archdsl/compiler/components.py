@@ -101,7 +101,9 @@ def _made(
             fixed=at.fixed,
         )
         arguments[field] = elaborator.term(bound.argument.value, place)
-    made = Make(at.frame.spot(expression.name_span), model, name, arguments, at.frame.trail)
+    frame = at.frame
+    span = frame.spot(expression.name_span)
+    made = Make(span, model, name, arguments, frame.trail, frame.word or name)
     lacking = [
         field
         for field, info in model.model_fields.items()

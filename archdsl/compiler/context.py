@@ -24,6 +24,7 @@ class Frame:
         parameters: what the definition's parameters were given.
         each: whether it stands inside ``each(…)``.
         anchor: the place in the user's file, for what is written in the standard library.
+        word: the name that stands there, for messages about what it is made of.
         trail: the uses of the user's definitions that led here, innermost first.
         locals: names that mean themselves: what an equation may read.
     """
@@ -33,6 +34,7 @@ class Frame:
     parameters: Mapping[str, Closure] = field(default_factory=dict)
     each: bool = False
     anchor: Span | None = None
+    word: str = ""
     trail: tuple[Span, ...] = ()
     locals: frozenset[str] = frozenset()
 

@@ -316,7 +316,7 @@ def too_many_orders(term: LayerTerm, problem: Exhausted) -> Diagnostic:
     """The complaint about a container that may run too many things."""
     return Diagnostic(
         "too-many-orders",
-        f"the arguments of `{term.make.name}` can be combined in too many ways",
+        f"the arguments of `{term.make.title}` can be combined in too many ways",
         term.span,
         help="use fewer alternatives, a larger `by`, or `log`",
         related=widest(problem.sites),

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from archdsl.blocks.asking import SearchSection, Task, TrainSection
 from archdsl.blocks.equations import spellable
 from archdsl.compiler import quantities as q
+from archdsl.compiler.built import Built
 from archdsl.compiler.components import body as body_of
 from archdsl.compiler.components import settle
 from archdsl.compiler.context import At, Call
@@ -21,7 +22,6 @@ from archdsl.compiler.expect import LAYERS, NUMBER, Expect, Number, fields
 from archdsl.compiler.explore import no_choice
 from archdsl.compiler.terms import (
     Broken,
-    Built,
     Choice,
     Constant,
     Make,

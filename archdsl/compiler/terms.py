@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,7 @@ from archdsl.compiler.arch import Element, Visit
 from archdsl.compiler.calculation import Operator, calculate
 from archdsl.compiler.expect import Expect, Number, whole
 from archdsl.compiler.spelling import call_text, value_text
+from archdsl.compiler.wording import worded
 from archdsl.diagnostics import ArchError, Diagnostic, Span
 
 
@@ -247,12 +249,18 @@ class Listing(Term):
 
 @dataclass(eq=False)
 class Make(Term):
-    """A component (or a section's settings) with its arguments."""
+    """A component (or a section's settings) with its arguments; ``word`` is the name the user wrote."""
 
     model: type[BaseModel]
     name: str
     arguments: dict[str, Term]
     trail: tuple[Span, ...] = ()
+    word: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the user knows it by."""
+        return self.word or self.name
 
     def children(self) -> Iterator[Term]:
         """What it is made of."""
@@ -272,9 +280,9 @@ class Make(Term):
         at = self.arguments.get(argument)
         return Diagnostic(
             "wrong-type",
-            f"`{self.name}` does not accept this `{argument}`"
+            f"`{self.title}` does not accept this `{argument}`"
             if at
-            else f"`{self.name}` does not accept this",
+            else f"`{self.title}` does not accept this",
             at.span if at else self.span,
         )
 
@@ -472,28 +480,13 @@ def taken(term: Term, decided: Mapping[str, int]) -> Term:
 
 
 def located(problem: Invalid, make: Make, decided: Mapping[str, int]) -> Diagnostic:
-    """A component's complaint, at the place in the text it is about."""
+    """A component's complaint, at the place in the text it is about and in the words of the text."""
+    said = partial(worded, name=make.name, word=make.title)
     return Diagnostic(
         problem.id,
-        problem.message,
+        said(problem.message),
         make.place(problem.argument, decided),
-        label=problem.label,
-        help=problem.help,
+        label=said(problem.label),
+        help=said(problem.help),
         related=tuple((span, "used here") for span in make.trail),
     )
-
-
-@dataclass(eq=False)
-class Built(Term):
-    """Something made of the values of terms."""
-
-    parts: tuple[Term, ...]
-    build: Callable[..., Any]
-
-    def children(self) -> Iterator[Term]:
-        """What it is made of."""
-        return iter(self.parts)
-
-    def evaluate(self, run: Run, copies: Copies) -> Any:
-        """Its value in one run."""
-        return self.build(*(run.value(part, copies) for part in self.parts))

@@ -35,7 +35,7 @@ def missing_argument(expression: ast.Component, name: str, at: At) -> Diagnostic
 def unexpected_body(expression: ast.Component, at: At) -> Diagnostic:
     """Braces behind something that has no body."""
     span = expression.body.span if expression.body else expression.span
-    message = f"`{expression.text}` has no body"
+    message = f"`{at.frame.word or expression.text}` has no body"
     return diagnostic("unexpected-body", message, span, at, help="remove the braces")
 
 

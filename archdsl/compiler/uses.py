@@ -102,6 +102,7 @@ def use_frame(
         parameters=closures,
         each=at.frame.each,
         anchor=at.frame.spot(expression.name_span) if scope.library else None,
+        word=(at.frame.word or expression.text) if scope.library else "",
         trail=trail,
         locals=at.frame.locals.difference(p.name for p in item.parameters or ()),
     )
