@@ -122,6 +122,27 @@ def test_a_notation_survives_the_round_trip(form: str) -> None:
     assert (written if form == "megatron" else json.loads(written)) == source
 
 
+def test_zamba_says_its_one_block_by_period_where_it_has_one() -> None:
+    source = {
+        "model_type": "zamba",
+        "num_hidden_layers": 76,
+        "attn_layer_period": 6,
+        "attn_layer_offset": 4,
+    }
+    said = json.loads(write(kinds(source), "zamba"))
+    assert said.pop("layers_block_type").count("hybrid") == 13
+    assert said == source
+    aperiodic = {"model_type": "zamba", "num_hidden_layers": 4,
+                 "layers_block_type": ["hybrid", "mamba", "mamba", "hybrid"]}  # fmt: skip
+    assert json.loads(write(kinds(aperiodic), "zamba")) == aperiodic
+
+
+def test_zamba_has_one_block() -> None:
+    two = [Kind("attention", group=0), Kind("mamba"), Kind("attention", group=1), Kind("mamba")]
+    with pytest.raises(archdsl.ArchError, match="one shared block"):
+        write(two, "zamba")
+
+
 DISAGREE = {
     "an interval": {"model_type": "qwen3_next", "full_attention_interval": 2,
                     "layer_types": ["linear_attention"] * 2},

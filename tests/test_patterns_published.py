@@ -134,7 +134,7 @@ MODELS = {
     ),
     "Zamba 7B": Published(
         sized("zamba", 76, 3712, 16, 16, 14848, 32000, attn_layer_period=6, attn_layer_offset=4),
-        {"mamba": 76, "shared_0": 13}, first=["mamba", "mamba", "shared_0"],
+        {"mamba": 76, "shared_0": 13}, forms=("zamba",), first=["mamba", "mamba", "shared_0"],
     ),
     "Bamba 9B": Published(
         sized("bamba", 32, 4096, 32, 8, 14336, 128256, attn_layer_indices=[9, 18, 27]),

@@ -113,12 +113,24 @@ def jamba(kinds: Sequence[Kind]) -> Keys:
 
 
 def _period(chosen: Sequence[bool], what: str) -> tuple[int, int]:
+    found = _periods(chosen)
+    if found is None:
+        raise refused(f"no period and offset give these layers of {what}")
+    return found
+
+
+def _periods(chosen: Sequence[bool]) -> tuple[int, int] | None:
+    """Every how many layers one is chosen, and the first of them."""
     size = len(chosen)
-    for period in range(1, size + 1):
-        for offset in range(period):
-            if list(chosen) == [layer % period == offset for layer in range(size)]:
-                return period, offset
-    raise refused(f"no period and offset give these layers of {what}")
+    every = ((period, offset) for period in range(1, size + 1) for offset in range(period))
+    return next(
+        (
+            (period, offset)
+            for period, offset in every
+            if list(chosen) == [layer % period == offset for layer in range(size)]
+        ),
+        None,
+    )
 
 
 def kimi(kinds: Sequence[Kind]) -> Keys:
@@ -155,24 +167,51 @@ def fla(kinds: Sequence[Kind]) -> Keys:
 
 
 def zamba(kinds: Sequence[Kind]) -> Keys:
-    """Mamba-2 layers, some of them behind a block of attention that is shared in turn."""
+    """Layers of Mamba, some behind shared attention: one block of it in Zamba, several in turn in Zamba2."""
     names: list[str] = []
     ids: list[int] = []
     groups: list[int] = []
+    linear = _one({kind.name for kind in kinds if kind.group is None}, "Zamba's keys")
     for before, kind in zip([None, *kinds], kinds, strict=False):
         shared = before is not None and before.group is not None
         if kind.group is not None and kind.name == "attention" and not shared:
             groups.append(kind.group)
-        elif kind.name == "mamba2":
+        elif kind.group is None and linear in ZAMBAS:
             ids += [len(names)] if shared else []
             names.append("hybrid" if shared else "mamba")
         else:
-            raise refused("Zamba's keys know `mamba2` and shared attention before it alone")
+            known = " or ".join(f"`{name}`" for name in ZAMBAS)
+            raise refused(f"Zamba's keys know {known} and shared attention before it alone")
     blocks = len(set(groups)) or 1
     if groups != [n % blocks for n in range(len(groups))] or len(groups) != len(ids):
-        raise refused("Zamba's shared blocks stand in turn, each before a layer of `mamba2`")
-    head = {"model_type": "zamba2", "num_hidden_layers": len(names), "layers_block_type": names}
-    return {**head, "hybrid_layer_ids": ids, "num_mem_blocks": blocks}
+        raise refused("Zamba's shared blocks stand in turn, each before a layer of Mamba")
+    head = {"num_hidden_layers": len(names), "layers_block_type": names}
+    return {"model_type": ZAMBAS[linear], **head, **SHARING[linear](names, ids, blocks)}
+
+
+def _zamba1(names: Sequence[str], ids: Sequence[int], blocks: int) -> Keys:
+    """One block; the period and the offset of its places, where they have one."""
+    if blocks > 1:
+        raise refused("Zamba has one shared block, and these layers have several")
+    if names[:3] != ["mamba", "mamba", "hybrid"]:
+        return {}
+    found = _periods([name == "hybrid" for name in names[3:]])
+    return {"attn_layer_period": found[0], "attn_layer_offset": found[1]} if found else {}
+
+
+def _zamba2(names: Sequence[str], ids: Sequence[int], blocks: int) -> Keys:
+    """The places of the blocks, and how many there are."""
+    return {"hybrid_layer_ids": list(ids), "num_mem_blocks": blocks}
+
+
+ZAMBAS = {"mamba": "zamba", "mamba2": "zamba2"}
+"""The model of each recurrent layer that shared attention may stand before."""
+
+SHARING: Mapping[str, Callable[[Sequence[str], Sequence[int], int], Keys]] = {
+    "mamba": _zamba1,
+    "mamba2": _zamba2,
+}
+"""What says where the shared blocks stand."""
 
 
 def _layers(kinds: Sequence[Kind], what: str) -> list[tuple[Kind, Kind]]:
