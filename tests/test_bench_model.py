@@ -51,6 +51,8 @@ def test_rows_are_printed_and_written(spec: Path, tmp_path: Path) -> None:
         assert row["ms"] is not None
         assert row["ms"] > 0
     assert rows[0]["tokens_per_second"] == pytest.approx(20_000 / rows[0]["ms"])
+    logits = 4 * 20 * 11
+    assert all(row["peak_bytes"] is not None and row["peak_bytes"] > logits for row in rows[:2])
     assert rows[2]["limit_ms"] is not None
 
 

@@ -13,7 +13,6 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypedDict
 
@@ -26,6 +25,7 @@ from archdsl.compiler.arch import Arch
 from archdsl.compiler.build import compile_arch
 from archdsl.compiler.model import Model, leaves
 from archdsl.compiler.peer import PEER, PeerModel
+from archdsl.kernels.bench import peak as peak_on_cpu
 
 Variant = Literal["unfused", "fused"]
 Mode = Literal["train", "step"]
@@ -256,28 +256,16 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def peak(run: Callable[[], object], device: str) -> int | None:
-    """Bytes one run adds at most to what was there; ``None`` where the system cannot say."""
+def peak(run: Callable[[], object], device: str) -> int:
+    """Most bytes that a warm run has allocated at once, beyond what was there before."""
     run()
     gc.collect()
-    if torch.device(device).type == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
-        reset.write_text("5")
-        before = _resident(status, "VmRSS")
-        run()
-        return _resident(status, "VmHWM") - before
-    except OSError:
-        return None
-
-
-def _resident(status: Path, field: str) -> int:
-    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
-    return 1024 * int(line.split()[1])
+    if torch.device(device).type != "cuda":
+        return peak_on_cpu(run)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def _tokens(arch: Arch, batch: int, length: int, device: str) -> Tensor:

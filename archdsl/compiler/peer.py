@@ -264,5 +264,5 @@ def _class(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, RuntimeError) as error:
+    except (ImportError, AttributeError, RuntimeError, ValueError) as error:
         raise Unmatched(f"{PEER} has no `{path}` here ({error})") from None

@@ -96,7 +96,7 @@ def flash_linear_attention(device: str) -> dict[tuple[str, str], Peer]:
     for key, (module, name, adapter) in (CUDA if device == "cuda" else CPU).items():
         try:
             function = getattr(importlib.import_module(f"fla.ops.{module}"), name)
-        except (ImportError, AttributeError, RuntimeError) as error:
+        except (ImportError, AttributeError, RuntimeError, ValueError) as error:
             reason = str(error)
             continue
         found[key] = Peer(f"fla {name}", _output(adapter, function))
