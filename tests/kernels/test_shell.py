@@ -185,7 +185,8 @@ def test_logits_of_any_size_stay_finite() -> None:
 
 @pytest.mark.skipif(products.ONEDNN is None, reason="PyTorch was built without oneDNN")
 @pytest.mark.parametrize("biased", [False, True])
-def test_both_matrix_libraries_give_the_same(biased: bool) -> None:
+def test_both_matrix_libraries_give_the_same(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "PREFERRED", True)
     torch.manual_seed(0)
     x, weight = torch.randn(2, 300, 64), torch.randn(96, 64)
     bias = torch.randn(96) if biased else None
@@ -202,6 +203,19 @@ def differentiated(call: Call, *given: Tensor | None) -> list[Tensor]:
     inputs = [None if x is None else x.clone().requires_grad_() for x in given]
     output, leaves = call(*inputs), [x for x in inputs if x is not None]
     return [output.detach(), *torch.autograd.grad(output.square().sum(), leaves)]
+
+
+@pytest.mark.skipif(products.ONEDNN is None, reason="PyTorch was built without oneDNN")
+@pytest.mark.parametrize("preferred", [False, True])
+def test_products_add_up_in_either_library(
+    preferred: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "PREFERRED", preferred)
+    torch.manual_seed(0)
+    a, b, total = torch.randn(300, 64), torch.randn(96, 64), torch.randn(300, 96)
+    expected = total.double() + a.double() @ b.double().t()
+    products.add_product(total, a, b)
+    assert float((total - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
 def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:

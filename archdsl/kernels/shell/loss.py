@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from archdsl.kernels.common import triton_refusal
-from archdsl.kernels.shell.products import linear, product
+from archdsl.kernels.shell.products import add_product, linear, product
 
 IGNORED = -100
 """Target of a row that does not count."""
@@ -142,7 +142,7 @@ class _Work:
         if d_x is not None:
             d_x[rows] = product(d_logits, self.weight.t())
         if d_weight is not None:
-            d_weight += product(d_logits.t(), x.t())
+            add_product(d_weight, d_logits.t(), x.t())
         if d_bias is not None:
             d_bias += logits.sum(0)
 
