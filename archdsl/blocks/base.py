@@ -131,8 +131,14 @@ class Builder(Protocol):
     def add_many(self, op: Op, *inputs: Value, name: str | None = None) -> tuple[Value, ...]:
         """Add an operation with several outputs."""
 
-    def changed(self, region: Region, change: Callable[[Op], Op]) -> Region:
-        """A lowered child with another operation in the place of each, wherever it stands inside."""
+    def changed(self, region: Region, change: Callable[[Op], Op], *, ends: bool = False) -> Region:
+        """A lowered child with another operation in the place of each, wherever it stands inside.
+
+        With ``ends`` only of those that give the output of a residual branch.
+        """
+
+    def inlined(self, region: Region, stream: Value) -> Value:
+        """The operations of a lowered child on a stream, without an operation around them."""
 
     @property
     def policy(self) -> ResidualPolicy | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from fractions import Fraction
+from typing import Annotated, ClassVar, Literal
 
-from archdsl.blocks.base import Builder, Children, Count, Invalid, Layer, Value
+from pydantic import Field
+
+from archdsl.blocks.base import Builder, Children, Count, Invalid, Layer, Real, Value
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.dense import Embedding
 
@@ -14,7 +17,8 @@ class Embed(Layer):
 
     ``vocab`` is the task's unless given; ``position`` adds a learned or sinusoidal signal
     (arXiv 1706.03762 §3.5); learned positions end at ``positions`` tokens. ``scale = root`` multiplies
-    rows by the root of the width (arXiv 1706.03762 §3.4), which a tied head does not see.
+    rows by the root of the width (arXiv 1706.03762 §3.4), which a tied head does not see. Rows start
+    normal with ``variance`` over the width.
     """
 
     name: ClassVar[str] = "embed"
@@ -23,6 +27,7 @@ class Embed(Layer):
     position: Literal["none", "learned", "sinusoidal"] = "none"
     positions: Count = 4096
     scale: Literal["one", "root"] = "one"
+    variance: Annotated[Real, Field(gt=0, le=100)] = Fraction(1)
 
     def infer(self, stream: Type) -> Type:
         """Tokens to features of width ``dim``."""
@@ -55,5 +60,6 @@ class Embed(Layer):
             position=self.position,
             positions=self.positions if self.position == "learned" else 0,
             scale=1.0 if self.scale == "one" else self.dim**0.5,
+            init="fan_in" if self.variance == 1 else float(self.variance / self.dim) ** 0.5,
         )
         return build.add(table, stream)

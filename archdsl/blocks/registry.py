@@ -34,6 +34,7 @@ BUILT_IN: dict[tuple[Kind, str], str] = {
     ("layer", "stack"): "archdsl.blocks.stack:Stack",
     ("layer", "repeat"): "archdsl.blocks.structure:Repeat",
     ("layer", "loop"): "archdsl.blocks.loop:Loop",
+    ("layer", "scaled_init"): "archdsl.blocks.initial:ScaledInit",
     ("layer", "hyper"): "archdsl.blocks.streams:Hyper",
     ("layer", "mhc"): "archdsl.blocks.streams:ManifoldHyper",
     ("layer", "skip"): "archdsl.blocks.skip:Skip",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from archdsl.blocks.base import LARGEST, Region, ResidualPolicy, Value
 from archdsl.blocks.op import Op, Type
+from archdsl.blocks.ops.structure import ResidualSum
 from archdsl.compiler.arch import Element, Visit
 from archdsl.compiler.first import settle_first
-from archdsl.compiler.graph import Graph, Node, Replacement
+from archdsl.compiler.graph import INPUT, Graph, Node, Now, Replacement
 from archdsl.compiler.route import routed
 
 
@@ -101,12 +103,28 @@ class GraphBuilder:
         node = self._node(op, inputs, name, ())
         return tuple(node.value(port) for port in range(len(node.types)))
 
-    def changed(self, region: Region, change: Callable[[Op], Op]) -> Region:
-        """The region with another operation in the place of each."""
+    def changed(self, region: Region, change: Callable[[Op], Op], *, ends: bool = False) -> Region:
+        """The region with another operation in the place of each, or of those that end a branch."""
         assert isinstance(region, Graph)
+        if ends:
+            return region.rebuilt(partial(_ended, change), ResidualSum)
         return region.rebuilt(
             lambda old, node, now: Replacement.by(replace(node, op=change(node.op)))
         )
+
+    def inlined(self, region: Region, stream: Value) -> Value:
+        """The region's nodes in this one, their names behind the component's."""
+        assert isinstance(region, Graph)
+        moved = {INPUT: (stream.node, stream.port)}
+
+        def here(value: Value) -> Value:
+            node, port = moved.get(value.node, (f"{self.scope}.{value.node}", value.port))
+            return replace(value, node=node, port=port)
+
+        for node in region.nodes():
+            inputs = tuple(map(here, node.inputs))
+            self.graph.add(replace(node, name=f"{self.scope}.{node.name}", inputs=inputs))
+        return here(region.output)
 
     def _node(
         self, op: Op, inputs: tuple[Value, ...], name: str | None, regions: Sequence[Region]
@@ -116,3 +134,23 @@ class GraphBuilder:
         assert all(0 < t.width <= LARGEST for t in types), f"{full} has no width"
         graphs = tuple(region for region in regions if isinstance(region, Graph))
         return self.graph.add(Node(full, op, inputs, types, graphs))
+
+
+def _ended(change: Callable[[Op], Op], old: Graph, node: Node, now: Now) -> Replacement:
+    """An operation whose branches end in another one."""
+    return Replacement.by(replace(node, regions=tuple(_end(r, change) for r in node.regions)))
+
+
+def _end(region: Graph, change: Callable[[Op], Op]) -> Graph:
+    """A region whose output comes from another operation; of one with regions, those regions' outputs."""
+
+    def rewrite(old: Graph, node: Node, now: Now) -> Replacement | None:
+        if old is not region or node.name != region.output.node:
+            return None
+        if node.regions:
+            return Replacement.by(
+                replace(node, regions=tuple(_end(inner, change) for inner in node.regions))
+            )
+        return Replacement.by(replace(node, op=change(node.op)))
+
+    return region.rebuilt(rewrite)

@@ -203,6 +203,8 @@ SUBJECTS = [
             " { residual { rms_norm gla(heads = 2) } residual { rms_norm swiglu } }"),
     Subject("loop(2, inject = add, backprop = 1, curriculum = 3, curve = sqrt)"
             " { residual { mom(memories = 3, top = 1, projections = shared) { hgrn } } }"),
+    Subject("scaled_init(branches = 4) { residual { rms_norm mom(memories = 2, top = 1) { gla(heads = 2) } }"
+            " loop(2, inject = concat) { residual { rms_norm moe(experts = 2, top = 1) { mlp } } } }"),
     Subject("skip { residual { rms_norm attention(heads = 2) } } skip { gla(heads = 2) }"),
     # residual streams
     Subject("residual(scale = learned, start = 0.5) { attention(heads = 2, value_residual = learned) }"

@@ -79,9 +79,23 @@ def test_huginn_is_its_paper_from_the_same_noise() -> None:
     model = perturbed(text)
 
     def definition(w: dict[str, Tensor], tokens: Tensor) -> Tensor:
+        w = {name.removeprefix("scaled_init."): weight for name, weight in w.items()}
         return published.huginn(w, tokens, w["loop.initial"].expand(LENGTH, -1), steps=8)
 
     assert_same(model, definition)
+
+
+def test_huginn_starts_smaller_with_its_expected_depth() -> None:
+    """Deviations are root 2/(5 d), over the root of two branches a layer where one ends."""
+    model = archdsl.load(ZOO / "huginn.arch").sample(0).compile()
+    layers = 1 + 2 * 8 + 1
+    matrices = {name: weight for name, weight in model.state_dict().items() if weight.dim() > 1}
+    assert len(matrices) > 20
+    for name, weight in matrices.items():
+        ends = name.endswith(("out.weight", "down.weight"))
+        wanted = (2 / (5 * 128)) ** 0.5 / ((2 * layers) ** 0.5 if ends else 1)
+        deviation = wanted / (2 * weight.numel()) ** 0.5  # of an estimate from so many numbers
+        assert abs(float(weight.std()) - wanted) < 5 * deviation, name
 
 
 @pytest.mark.parametrize("layer", ["slstm(heads = 2)", "slstm(heads = 4, conv = 3)"])

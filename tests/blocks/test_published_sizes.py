@@ -93,6 +93,25 @@ model {
 }
 """
 
+HUGINN = """
+def layer() {
+    residual { rms_norm  attention(heads = 55, position = rope, base = 50000, bias = query_key) }
+    rms_norm
+    residual { rms_norm  swiglu(expand = 112/33) }
+    rms_norm
+}
+
+model {
+    embed(dim = 5280, vocab = 65536, scale = root, variance = 2/5)
+    scaled_init(branches = 264) {
+        stack(depth = 2) { layer }
+        loop(poisson(32), inject = concat, init = noise, backprop = 8) { stack(depth = 4) { layer } }
+        loop(1, chain = [0, 1, 0]) { rms_norm  stack(depth = 2) { layer } }
+    }
+    lm_head(tied = true)
+}
+"""
+
 RELEASED = {
     "ai21labs/Jamba-v0.1": (JAMBA, 51_570_323_328),
     # Without its module for the prediction of further tokens.
@@ -100,6 +119,7 @@ RELEASED = {
     "moonshotai/Kimi-Linear-48B-A3B-Instruct": (KIMI_LINEAR, 49_122_681_728),
     "nvidia/Nemotron-H-8B-Base-8K": (NEMOTRON_H, 8_100_852_736),
     "NX-AI/xLSTM-7b": (XLSTM, 6_865_424_896),
+    "tomg-group-umd/huginn-0125": (HUGINN, 3_564_976_800),
 }
 
 

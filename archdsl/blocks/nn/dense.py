@@ -38,7 +38,8 @@ def draw_matrix(weight: Tensor, how: ops.Initialisation, generator: torch.Genera
         elif how == "identity":
             nn.init.eye_(weight)
         else:
-            std = 0.02 if how == "small" else weight.shape[1] ** -0.5
+            known = {"small": 0.02, "fan_in": weight.shape[1] ** -0.5}
+            std = known[how] if isinstance(how, str) else how
             weight.normal_(std=std, generator=generator)
 
 
@@ -50,13 +51,14 @@ class Embedding(Site):
     def __init__(self, op: ops.Embedding) -> None:
         super().__init__(op)
         self.position, self.width, self.scale = op.position, op.width, op.scale
+        self.init = op.init
         self.weight = nn.Parameter(torch.empty(op.symbols, op.width))
         if op.position == "learned":
             self.positions = nn.Parameter(torch.empty(op.positions, op.width))
 
     def draw(self, seeded: Seeded) -> None:
-        """Rows of unit length on average; positions small."""
-        draw_matrix(self.weight, "fan_in", seeded("weight"))
+        """Rows of unit length on average, unless the operation says otherwise; positions small."""
+        draw_matrix(self.weight, self.init, seeded("weight"))
         if self.position == "learned":
             draw_matrix(self.positions, "small", seeded("positions"))
 

@@ -66,7 +66,7 @@ class Loop(Site):
     def draw(self, seeded: Seeded) -> None:
         """The join passes the state and the input on in equal parts, as any projection of both."""
         if self.op.inject in ("concat", "gate"):
-            draw_matrix(self.mix, "fan_in", seeded("mix"))
+            draw_matrix(self.mix, self.op.init, seeded("mix"))
         if self.op.start == "learned":
             with torch.no_grad():
                 self.initial.normal_(std=self.deviation, generator=seeded("initial"))

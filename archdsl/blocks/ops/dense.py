@@ -11,8 +11,9 @@ from typing import ClassVar, Literal
 from archdsl.blocks.base import Activation
 from archdsl.blocks.op import Buffer, Op, Shape, Type, Work
 
-Initialisation = Literal["fan_in", "zeros", "small", "identity"]
-"""Of a matrix: normal with standard deviation ``in^-1/2``, zero, normal with 0.02, the identity."""
+Initialisation = Literal["fan_in", "zeros", "small", "identity"] | float
+"""Of a matrix: normal with standard deviation ``in^-1/2``, zero, normal with 0.02, the identity; a number
+is a standard deviation."""
 
 NN = "archdsl.blocks.nn."
 
@@ -26,6 +27,7 @@ class Embedding(Op):
     position: Literal["none", "learned", "sinusoidal"] = "none"
     positions: int = 0
     scale: float = 1.0
+    init: Initialisation = "fan_in"
 
     def outputs(self, inputs: Sequence[Type]) -> tuple[Type, ...]:
         """Features of the table's width."""

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import ClassVar, Literal
 
 from archdsl.blocks.op import Shape, Work
+from archdsl.blocks.ops.dense import Initialisation
 from archdsl.blocks.ops.structure import Layers
 from archdsl.blocks.times import Curve, Times
 
@@ -35,6 +36,7 @@ class Loop(Layers):
             summed probability exceeds ``1 - epsilon``.
         ponder: weight of the mean number of updates and remainder as an auxiliary loss.
         signal: whether sines of the position and of the iteration are added before every iteration.
+        init: how ``mix`` starts.
         curriculum: training steps over which the depth grows, along ``curve``.
         channels: of the stream; ``streams`` of them side by side.
     """
@@ -50,6 +52,7 @@ class Loop(Layers):
     epsilon: Fraction = Fraction(1, 100)
     ponder: Fraction = Fraction(1, 100)
     signal: bool = False
+    init: Initialisation = "fan_in"
     curriculum: int = 0
     curve: Curve = "linear"
     channels: int

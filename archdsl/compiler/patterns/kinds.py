@@ -22,7 +22,7 @@ SILENT = ("embed", "rms_norm", "layer_norm", "lm_head", "classifier", "conv", "t
           "activation")  # fmt: skip
 """Layers of which no pattern speaks."""
 
-PLAIN = ("residual", "stack", "repeat", "hyper", "mhc")
+PLAIN = ("residual", "stack", "repeat", "hyper", "mhc", "scaled_init")
 """Containers that only say where layers stand."""
 
 
