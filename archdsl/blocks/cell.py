@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SkipValidation
@@ -67,9 +67,9 @@ class Cell(Layer):
             raise nothing_to_decay(self.name)
         width = self.width or width_in
         divides(self.heads, width, "heads", "the cell's width")
-        self._check_functions()
+        _check_functions(self.analysis)
         self._check_weights(width_in)
-        self._check_axes()
+        _check_axes(self.analysis, self.copies)
         self._check_convolution()
         bare = next((e for e in self.closed if _bare_input(e.value)), None)
         if width != width_in and bare is not None:
@@ -91,26 +91,6 @@ class Cell(Layer):
                 argument="conv",
                 help="write `x_conv` where the convolved input is meant, or leave `conv` out",
             )
-
-    def _check_functions(self) -> None:
-        """Draws stand in the start of a parameter, and a start is made of numbers and draws."""
-        analysis = self.analysis
-        for call in (call for value in analysis.assignments.values() for call in outside(value)):
-            if call.function in DRAWS:
-                raise Invalid(
-                    "draw-outside-parameter",
-                    f"`{text(call)}` is drawn once, so it can only say where a `parameter` starts",
-                    argument="output",
-                    help=f"write `parameter({text(call)})`",
-                )
-        for learned in analysis.vectors:
-            if not analysis.timeless(learned.start):
-                raise Invalid(
-                    "start-from-input",
-                    f"`{text(learned.start)}` says where a parameter starts, and it depends on the input",
-                    argument="output",
-                    help="use numbers, draws such as `uniform(0, 1)`, and parameters",
-                )
 
     def _check_weights(self, width_in: int) -> None:
         """A weight has one form, and blocks divide what they are given."""
@@ -135,31 +115,6 @@ class Cell(Layer):
                     help="multiply by a `parameter()` to learn a scale",
                 )
 
-    def _check_axes(self) -> None:
-        """Numbers a copy are summed before a ``linear``, a ``norm`` or the output takes them."""
-        analysis = self.analysis
-        given: Expression = Name(analysis.final[self.output])
-        taken = [(given, f"the output `{self.output}`")]
-        for value in analysis.assignments.values():
-            for call in calls(value):
-                if call.function in ("linear", "norm") and not _diagonal(call):
-                    taken += [(argument, f"`{call.function}`") for argument in call.arguments]
-                if self.copies == 1 and (call.function == "sum" or _copied(call)):
-                    raise Invalid(
-                        "no-copies",
-                        f"`{text(call)}` is about copies of a channel, and this cell has none",
-                        argument="output",
-                        help="write `cell(copies = 16, …)`",
-                    )
-        wide = next((what for part, what in taken if "copy" in analysis.axes(part)), None)
-        if self.copies > 1 and wide is not None:
-            raise Invalid(
-                "copies-not-summed",
-                f"{wide} takes one number a channel, and here every channel has {self.copies}",
-                argument="copies",
-                help="write `sum(…)` around it",
-            )
-
     @cached_property
     def analysis(self) -> Analysis:
         """What the equations are."""
@@ -168,7 +123,7 @@ class Cell(Layer):
     @cached_property
     def closed(self) -> tuple[Assignment, ...]:
         """The equations, with the input itself in place of a convolution that there is not."""
-        if self.conv:
+        if self.conv or not _reads_convolution(self.equations):
             return self.equations
         return tuple(
             Assignment(e.target, renamed(e.value, {INPUTS[1]: INPUTS[0]})) for e in self.equations
@@ -177,7 +132,7 @@ class Cell(Layer):
     @cached_property
     def convolves(self) -> bool:
         """Whether the equations read a convolution."""
-        return any(Name(INPUTS[1]) in walk(equation.value) for equation in self.closed)
+        return _reads_convolution(self.closed)
 
     def lower(self, build: Builder, stream: Value, children: Children) -> Value:
         """One operation, behind a convolution where it reads one."""
@@ -195,6 +150,57 @@ class Cell(Layer):
             return build.add(op, stream)
         taps = Convolution(width=width, kernel=self.conv, activation="silu", bias=True)
         return build.add(op, stream, build.add(taps, stream, name="conv"), name="core")
+
+
+@lru_cache(maxsize=256)
+def _check_functions(analysis: Analysis) -> None:
+    """Draws stand in the start of a parameter, and a start is made of numbers and draws."""
+    for call in (call for value in analysis.assignments.values() for call in outside(value)):
+        if call.function in DRAWS:
+            raise Invalid(
+                "draw-outside-parameter",
+                f"`{text(call)}` is drawn once, so it can only say where a `parameter` starts",
+                argument="output",
+                help=f"write `parameter({text(call)})`",
+            )
+    for learned in analysis.vectors:
+        if not analysis.timeless(learned.start):
+            raise Invalid(
+                "start-from-input",
+                f"`{text(learned.start)}` says where a parameter starts, and it depends on the input",
+                argument="output",
+                help="use numbers, draws such as `uniform(0, 1)`, and parameters",
+            )
+
+
+@lru_cache(maxsize=256)
+def _check_axes(analysis: Analysis, copies: int) -> None:
+    """Numbers a copy are summed before a ``linear``, a ``norm`` or the output takes them."""
+    given: Expression = Name(analysis.final[analysis.output])
+    taken = [(given, f"the output `{analysis.output}`")]
+    for value in analysis.assignments.values():
+        for call in calls(value):
+            if call.function in ("linear", "norm") and not _diagonal(call):
+                taken += [(argument, f"`{call.function}`") for argument in call.arguments]
+            if copies == 1 and (call.function == "sum" or _copied(call)):
+                raise Invalid(
+                    "no-copies",
+                    f"`{text(call)}` is about copies of a channel, and this cell has none",
+                    argument="output",
+                    help="write `cell(copies = 16, …)`",
+                )
+    wide = next((what for part, what in taken if "copy" in analysis.axes(part)), None)
+    if copies > 1 and wide is not None:
+        raise Invalid(
+            "copies-not-summed",
+            f"{wide} takes one number a channel, and here every channel has {copies}",
+            argument="copies",
+            help="write `sum(…)` around it",
+        )
+
+
+def _reads_convolution(equations: tuple[Assignment, ...]) -> bool:
+    return any(Name(INPUTS[1]) in walk(equation.value) for equation in equations)
 
 
 def _bare_input(expression: Expression) -> bool:

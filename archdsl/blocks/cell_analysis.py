@@ -116,10 +116,40 @@ class Scan:
     rest: tuple[Expression, ...]
 
 
-@lru_cache(maxsize=256)
+STARTS = ("init", "bias_init", "gain")
+"""Options of a ``linear`` that say how it starts, and nothing about what it computes."""
+
+
 def analysed(states: tuple[str, ...], output: str, equations: tuple[Assignment, ...]) -> Analysis:
-    """The analysis of a cell, shared by all layers and operations that hold the same equations."""
+    """The analysis of a cell, shared by all layers and operations that compute the same.
+
+    It holds nothing of how weights start: see :func:`starts`.
+    """
+    return _analysed(states, output, _bare(equations))
+
+
+@lru_cache(maxsize=256)
+def _analysed(states: tuple[str, ...], output: str, equations: tuple[Assignment, ...]) -> Analysis:
     return Analysis(states, output, equations)
+
+
+@lru_cache(maxsize=256)
+def _bare(equations: tuple[Assignment, ...]) -> tuple[Assignment, ...]:
+    return tuple(Assignment(each.target, _without_start(each.value)) for each in equations)
+
+
+def _without_start(expression: Expression) -> Expression:
+    if not isinstance(expression, Apply):
+        return expression
+    arguments = tuple(map(_without_start, expression.arguments))
+    options = tuple(each for each in expression.options if each[0] not in STARTS)
+    return Apply(expression.function, arguments, options)
+
+
+def starts(equations: Sequence[Assignment]) -> list[dict[str, Setting]]:
+    """The options of each ``linear`` of some equations, in the order of :attr:`Analysis.linears`."""
+    found = (call for each in equations for call in calls(each.value))
+    return [dict(call.options) for call in found if call.function == "linear"]
 
 
 @dataclass(frozen=True)
@@ -181,6 +211,28 @@ class Analysis:
     def vectors(self) -> tuple[Learned, ...]:
         """Every ``parameter(…)``, each behind those its start reads."""
         return tuple(owner for owner in self.owners if isinstance(owner, Learned))
+
+    @cached_property
+    def free(self) -> tuple[str, ...]:
+        """The assigned names that do not depend on a state."""
+        return tuple(n for n, value in self.assignments.items() if not self.depends(value))
+
+    @cached_property
+    def bound(self) -> tuple[str, ...]:
+        """The assigned names that do."""
+        return tuple(name for name in self.assignments if name not in self.free)
+
+    @cached_property
+    def of_input(self) -> tuple[Product, ...]:
+        """The whole matrices that ``x`` itself meets."""
+        found = (product for linear in self.linears for product in linear.products)
+        return tuple(p for p in found if p.argument == Name("x") and p.whole)
+
+    @cached_property
+    def numbers(self) -> tuple[float, ...]:
+        """Every constant, as tensors take it."""
+        parts = (part for value in self.assignments.values() for part in walk(value))
+        return tuple(part.number for part in parts if isinstance(part, Constant))
 
     @cached_property
     def _sources(self) -> dict[str, frozenset[str]]:

@@ -233,6 +233,18 @@ def test_lstm_is_pytorchs_lstm_with_one_added_to_the_forget_bias() -> None:
     assert_close(found.output(), theirs(x)[0], EXACT)
 
 
+def test_cells_that_start_otherwise_share_what_is_known_of_their_equations() -> None:
+    def cell(gain: str) -> CellRecurrence:
+        equation = f"h = tanh(linear(x, h, init = uniform{gain}))"
+        text = f"embed(dim = 8, vocab = 5) cell(state = [h], output = h) {{ {equation} }} lm_head"
+        return next(m for m in built(text).modules() if isinstance(m, CellRecurrence))
+
+    small, large = cell(""), cell(", gain = 4")
+    assert small.op.analysis is large.op.analysis
+    assert small.op.steps is large.op.steps
+    assert torch.equal(large.get_parameter("h_x"), 4 * small.get_parameter("h_x"))
+
+
 def test_a_cell_may_be_wider_than_its_stream() -> None:
     found = probe("gru(width = 12, heads = 3)", random_inputs(2, 5, WIDTH), width=12)
     assert found.output().shape == (2, 5, 12)

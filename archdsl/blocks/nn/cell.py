@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archdsl.blocks.cell_analysis import Linear, Product, Scan
-from archdsl.blocks.equations import INPUTS, Apply, Constant, Expression, Name, walk
+from archdsl.blocks.cell_analysis import Linear, Product, Scan, starts
+from archdsl.blocks.equations import INPUTS, Apply, Constant, Expression, Name, Setting
 from archdsl.blocks.nn.base import Context, Seeded, Site, State, by_head, exactly, widened
 from archdsl.blocks.nn.cell_start import Starts, fill
 from archdsl.blocks.nn.functions import FUNCTIONS
@@ -34,8 +35,7 @@ class CellRecurrence(Site):
         for name, shape in op.parameters().items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
         # Asked for once, so that a traced step finds its numbers as floats.
-        parts = (part for value in op.analysis.assignments.values() for part in walk(value))
-        self.numbers = [part.number for part in parts if isinstance(part, Constant)]
+        self.numbers = op.analysis.numbers
 
     @property
     def bucketed(self) -> bool:  # type: ignore[override]
@@ -47,36 +47,40 @@ class CellRecurrence(Site):
 
         Unless the settings of the ``linear`` say otherwise. Parameters start as their equations say.
         """
-        starts = Starts(self.op.analysis, self, seeded)
         with torch.no_grad():
-            for linear in self.op.analysis.linears:
+            for linear, start in zip(
+                self.op.analysis.linears, starts(self.op.equations), strict=True
+            ):
                 inputs = sum(1 if p.diagonal else self.op.shape(p)[-1] for p in linear.products)
                 for product in linear.products:
-                    self._draw_product(product, inputs, seeded)
+                    self._draw_product(product, start, inputs, seeded)
                 if linear.bias is not None:
-                    self._draw_bias(linear.products[0], linear.bias, inputs, seeded)
+                    size = float(start.get("gain", 1)) * inputs**-0.5
+                    self._fill(linear.bias, str(start.get("bias_init", "zeros")), size, seeded)
+            values = Starts(self.op.analysis, self, seeded)
             for learned in self.op.analysis.vectors:
-                self.get_parameter(learned.name).copy_(starts.value_of(learned))
+                self.get_parameter(learned.name).copy_(values.value_of(learned))
 
-    def _draw_product(self, product: Product, inputs: int, seeded: Seeded) -> None:
+    def _draw_product(
+        self, product: Product, start: Mapping[str, Setting], inputs: int, seeded: Seeded
+    ) -> None:
         """One weight of a ``linear`` that sums so many numbers over all its arguments.
 
         Gains of norms start at one.
         """
-        thin = bool(product.setting("rank"))
+        thin, how = bool(product.setting("rank")), str(start.get("init", "normal"))
         for name, shape in self.op.factors(product).items():
-            weight = self.get_parameter(name)
             if len(shape) == 1 and not product.diagonal:
-                weight.fill_(1)
+                self.get_parameter(name).fill_(1)
                 continue
-            gain = 1.0 if name.endswith("_down") else float(product.setting("gain", 1))
-            how = str(product.setting("init", "normal"))
-            fill(weight, how, gain * (shape[-1] if thin else inputs) ** -0.5, seeded(name))
+            gain = 1.0 if name.endswith("_down") else float(start.get("gain", 1))
+            self._fill(name, how, gain * (shape[-1] if thin else inputs) ** -0.5, seeded)
 
-    def _draw_bias(self, product: Product, name: str, inputs: int, seeded: Seeded) -> None:
-        size = float(product.setting("gain", 1)) * inputs**-0.5
-        how = str(product.setting("bias_init", "zeros"))
-        fill(self.get_parameter(name), how, size, seeded(name))
+    def _fill(self, name: str, how: str, size: float, seeded: Seeded) -> None:
+        if how == "zeros":
+            self._parameters[name].zero_()  # type: ignore[union-attr]
+        else:
+            fill(self._parameters[name], how, size, seeded(name))  # type: ignore[arg-type]
 
     @property
     def _written(self) -> bool:
@@ -194,11 +198,6 @@ def normed(x: Tensor, gain: Tensor | None = None) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], gain, 1e-6)
 
 
-def _joins(product: Product) -> bool:
-    """Whether a weight is a whole matrix of the input."""
-    return product.argument == Name("x") and product.whole
-
-
 def _sum(parts: list[Tensor]) -> Tensor:
     total = parts[0]
     for part in parts[1:]:
@@ -279,20 +278,19 @@ class _Steps(_Run):
         """See the base."""
         assignments = self.analysis.assignments
         self.products = self._of_input()
-        free = [name for name, value in assignments.items() if not self.analysis.depends(value)]
-        for name in free:
+        for name in self.analysis.free:
             self.values[name] = self.value(assignments[name], self.values)
         self.inputs = self._inputs()
-        return self.run([name for name in assignments if name not in self.values])
+        return self.run(self.analysis.bound)
 
-    def run(self, bound: list[str]) -> tuple[Tensor, State]:
+    def run(self, bound: Sequence[str]) -> tuple[Tensor, State]:
         """The output and the last states, from the assignments that depend on the state."""
         self.joined = self._joined()
         return self._loop(bound)
 
     def _of_input(self) -> Values:
         """The products of the input with all the full matrices it meets, as one."""
-        found = [p for linear in self.linears.values() for p in linear.products if _joins(p)]
+        found = self.analysis.of_input
         weights = [self.weight(product.name) for product in found]
         if len(found) < 2 or self.cell.op.copies > 1 or any(w.dim() > 2 for w in weights):
             return {}
@@ -323,7 +321,7 @@ class _Steps(_Run):
             for state, names in found.items()
         }
 
-    def _loop(self, bound: list[str]) -> tuple[Tensor, State]:
+    def _loop(self, bound: Sequence[str]) -> tuple[Tensor, State]:
         slices = self._slices()
         current: Values = {name: value.to(self.x.dtype) for name, value in self.state.items()}
         outputs = []
@@ -404,7 +402,7 @@ class _Steps(_Run):
 class _WrittenSteps(_Steps):
     """The same steps forwards and backwards by hand: see :mod:`.recurrence`."""
 
-    def run(self, bound: list[str]) -> tuple[Tensor, State]:
+    def run(self, bound: Sequence[str]) -> tuple[Tensor, State]:
         """See the base."""
         program = self.cell.op.steps
         assert program is not None
