@@ -25,16 +25,11 @@ def architecture_hash(graph: Graph) -> str:
 
 
 class _Canonical:
-    """Writes regions, each once."""
-
-    def __init__(self) -> None:
-        self.known: dict[int, list[str]] = {}
+    """Writes regions, each once: a region reads the same wherever it stands."""
 
     def lines(self, graph: Graph) -> list[str]:
         """The region's operations, and how far behind the end its output stands."""
-        if id(graph) not in self.known:
-            self.known[id(graph)] = self._lines(graph)
-        return self.known[id(graph)]
+        return graph.once(_Canonical, lambda: self._lines(graph))
 
     def _lines(self, graph: Graph) -> list[str]:
         written: list[str] = []

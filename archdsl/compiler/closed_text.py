@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
+
 from archdsl.blocks import registry
-from archdsl.blocks.base import Layer
+from archdsl.blocks.base import Component, Layer
 from archdsl.blocks.equations import text as equation_text
 from archdsl.compiler.names import standard_names
-from archdsl.compiler.spelling import argument_texts, call_text, component_text
+from archdsl.compiler.spelling import argument_texts, call_text
 from archdsl.compiler.terms import Choice, Copies, LayerTerm, Run, Series, Site, Term, repeats
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class _Writer:
 
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
-        self.run = Run(self.choose)
+        self.run = Run(self.choose, arch.space.elements)
         self.definitions: dict[str, Lines] = {}
 
     def choose(self, site: Site) -> int:
@@ -59,7 +61,7 @@ class _Writer:
         parts.append(["model {", *indented(layers), "}"])
         parts.append([f"require {each}" for each in self.arch.requirements])
         parts.append(
-            [f"task {name} = {component_text(task)}" for name, task in self.arch.tasks.items()]
+            [f"task {name} = {self.component(task)}" for name, task in self.arch.tasks.items()]
         )
         parts += [self.train(), self.search()]
         return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
@@ -70,14 +72,26 @@ class _Writer:
 
     def train(self) -> Lines:
         """The ``train`` section, if it says anything."""
-        settings = list(argument_texts(self.arch.train))
+        settings = list(self.arguments(self.arch.train))
         return ["train {", *indented(settings), "}"] if settings else []
 
     def search(self) -> Lines:
         """The ``search`` section, if it says anything."""
-        settings = list(argument_texts(self.arch.space.search))
+        settings = list(self.arguments(self.arch.space.search))
         settings += [f"{each.direction} {each.text}" for each in self.arch.space.objectives]
         return ["search {", *indented(settings), "}"] if settings else []
+
+    # --- components -------------------------------------------------------------------------------
+
+    def component(self, component: Component) -> str:
+        """A component with the arguments that are not its defaults."""
+        return call_text(component.name, iter(self.arguments(component)))
+
+    def arguments(self, model: BaseModel) -> tuple[str, ...]:
+        """The arguments that are not defaults, of what architectures of the space have in common once."""
+        key = (argument_texts, id(model))
+        _, texts = self.run.shared(key, lambda: (model, tuple(argument_texts(model))))
+        return texts  # type: ignore[no-any-return]
 
     # --- layers -----------------------------------------------------------------------------------
 
@@ -99,11 +113,11 @@ class _Writer:
         if element.origin is not None:
             return [element.origin]
         if component.body == "none":
-            return [component_text(component)]
+            return [self.component(component)]
         if component.body == "equations":
             written = getattr(component, "equations", ())
             return braces(
-                component_text(component),
+                self.component(component),
                 [f"{e.target} = {equation_text(e.value)}" for e in written],
             )
         return self.container(term, component, copies)
@@ -125,7 +139,7 @@ class _Writer:
             pairs = zip(term.labels, written, strict=True)
             written = [self.child(label, lines) for label, lines in pairs]
         body = [line for lines in written for line in lines]
-        return braces(component_text(component), body)
+        return braces(self.component(component), body)
 
     def child(self, label: str | None, lines: Lines, name: str | None = None) -> Lines:
         """One child of a body in which each child counts."""

@@ -6,8 +6,8 @@ Parameters and state bytes are exact. FLOPs are the matrix products PyTorch's co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from typing import Literal
 
@@ -33,13 +33,12 @@ class Cost:
     @property
     def params(self) -> int:
         """Parameters, shared ones once."""
-        own = self._total(lambda node: sum(map(prod, node.op.parameters().values())), "weights")
-        return own + self._shared
+        return self._total(_parameters, "weights") + self._shared
 
     @property
     def active_params(self) -> int:
         """Parameters one token uses: of memories and experts those it goes to."""
-        return self._total(lambda node: node.op.active, "weights") + self._shared
+        return self._total(_active, "weights") + self._shared
 
     @property
     def _shared(self) -> int:
@@ -58,16 +57,13 @@ class Cost:
 
     def total_flops(self, work: Work) -> int:
         """Matrix-product FLOPs of the whole work."""
-
-        def of(node: Node) -> int:
-            return node.op.flops(node.types[0].work(work))
-
+        of = _Products(work)
         forward = self._total(of, "runs")
         return forward + 2 * self._total(of, "trained") if work.mode == "train" else forward
 
     def state_bytes(self, length: int = 1024, dtype: str = "float32") -> int:
         """Bytes a sequence carries after ``length`` tokens: recurrent states (float32) and caches."""
-        return self._total(partial(own_state, length=length, dtype=dtype), "runs")
+        return self._total(_State(length, dtype), "runs")
 
     def cache_bytes(self, length: int = 1024, dtype: str = "float32") -> int:
         """The part of :meth:`state_bytes` that grows with the length."""
@@ -76,13 +72,7 @@ class Cost:
     def activation_bytes(self, length: int = 1024, batch: int = 1, dtype: str = "float32") -> int:
         """Bytes of the outputs a training step keeps for its backward pass; an estimate."""
         work = Work(length=length, batch=batch, mode="train")
-
-        def of(node: Node) -> int:
-            here = node.types[0].work(work)
-            outputs = sum(t.width * t.streams for t in node.types) * here.tokens
-            return (outputs + node.op.activations(here)) * BYTES[dtype]
-
-        return self._total(of, "trained")
+        return self._total(_Kept(work, dtype), "trained")
 
     def at(self, times: int) -> Cost:
         """The cost where every loop that iterates runs ``times`` times; a mere order stays as it is."""
@@ -100,7 +90,49 @@ class Cost:
         return _causal(self.graph)
 
     def _total(self, measure: Callable[[Node], int], count: Count) -> int:
-        return _Sum(measure, count).region(self.graph)
+        return _summed(measure, count)(self.graph)
+
+
+def _parameters(node: Node) -> int:
+    return sum(map(prod, node.op.parameters().values()))
+
+
+def _active(node: Node) -> int:
+    return node.op.active
+
+
+@dataclass(frozen=True)
+class _Products:
+    """FLOPs of an operation's matrix products."""
+
+    work: Work
+
+    def __call__(self, node: Node) -> int:
+        return node.op.flops(node.types[0].work(self.work))
+
+
+@dataclass(frozen=True)
+class _State:
+    """Bytes of an operation's state."""
+
+    length: int
+    dtype: str
+
+    def __call__(self, node: Node) -> int:
+        return own_state(node, self.length, self.dtype)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Bytes of the outputs an operation keeps for the backward pass."""
+
+    work: Work
+    dtype: str
+
+    def __call__(self, node: Node) -> int:
+        here = node.types[0].work(self.work)
+        outputs = sum(t.width * t.streams for t in node.types) * here.tokens
+        return (outputs + node.op.activations(here)) * BYTES[self.dtype]
 
 
 def shared(graph: Graph) -> Mapping[str, Shape]:
@@ -130,13 +162,10 @@ class _Sum:
 
     def __init__(self, measure: Callable[[Node], int], count: Count) -> None:
         self.measure, self.count = measure, count
-        self.known: dict[int, int] = {}
 
-    def region(self, graph: Graph) -> int:
-        """The sum over a region."""
-        if id(graph) not in self.known:
-            self.known[id(graph)] = sum(map(self.node, graph.nodes()))
-        return self.known[id(graph)]
+    def __call__(self, graph: Graph) -> int:
+        """The sum over a region, which is kept with it."""
+        return graph.once(self, lambda: sum(map(self.node, graph.nodes())))
 
     def node(self, node: Node) -> int:
         """A node and what is inside it."""
@@ -144,4 +173,10 @@ class _Sum:
         inner = copies = node.op.weights(len(node.regions))
         if self.count != "weights":
             inner = tuple(copies[run] for run in node.op.runs(len(node.regions)))
-        return self.measure(node) + sum(self.region(node.regions[index]) for index in inner)
+        return self.measure(node) + sum(self(node.regions[index]) for index in inner)
+
+
+@lru_cache(maxsize=64)
+def _summed(measure: Callable[[Node], int], count: Count) -> _Sum:
+    """The one that sums a measure: what it found of a region is known by it."""
+    return _Sum(measure, count)

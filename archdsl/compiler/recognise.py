@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
+from archdsl.blocks.cell_analysis import Analysis
 from archdsl.blocks.op import Op
 from archdsl.blocks.ops.cell import CellRecurrence
 from archdsl.blocks.ops.learner import LearnerMemory
@@ -61,7 +63,7 @@ def recognise(graph: Graph) -> Graph:
 
 def _rewrite(old: Graph, node: Node, now: Now) -> Replacement | None:
     if isinstance(node.op, CellRecurrence):
-        plan, note = cell_plan(node.op)
+        plan, note = cell_plan(node.op.analysis)
         if note in node.notes:
             return None
         op = node.op.model_copy(update={"plan": plan})
@@ -73,9 +75,9 @@ def _rewrite(old: Graph, node: Node, now: Now) -> Replacement | None:
     return Replacement.by(replace(node, op=family).noted(note))
 
 
-def cell_plan(cell: CellRecurrence) -> tuple[str, str]:
+@lru_cache(maxsize=256)
+def cell_plan(analysis: Analysis) -> tuple[str, str]:
     """How a cell runs, and why, from its equations."""
-    analysis = cell.analysis
     if analysis.scans is not None:
         turning = any(len(scan.states) == 2 for scan in analysis.scans)
         pairs = ", two of them the parts of a complex one" if turning else ""

@@ -139,7 +139,7 @@ class Space:
         """
         self.require_model()
         assert self.plan.model is not None
-        run = Run(choose, self._remembered())
+        run = Run(choose, self.elements)
         root = run.value(self.plan.model)
         tasks: dict[str, Task] = {name: run.value(term) for name, term in self.plan.tasks.items()}
         train = run.value(self.plan.train)
@@ -147,7 +147,8 @@ class Space:
         choices = {path: run.sites[path].text(index) for path, index in run.decided.items()}
         return Arch(self, root, run.decided, choices, tasks, train, requirements)
 
-    def _remembered(self) -> dict[Any, Any]:
+    @property
+    def elements(self) -> dict[Any, Any]:
         """The parts of earlier architectures, unless there are too many."""
         if max(len(self._elements), len(self.regions.known)) > MOST_PARTS:
             self._elements.clear()

@@ -78,6 +78,7 @@ class Run:
         self.sites: dict[str, Site] = {}
         self.memo: dict[tuple[Term, Copies], Any] = {}
         self.elements = {} if elements is None else elements
+        self.lasting = elements is not None
 
     def decide(self, site: Site, copies: Copies) -> int:
         """The alternative taken at a site, in one copy."""
@@ -92,6 +93,8 @@ class Run:
         """What a term is."""
         if isinstance(term, Constant):
             return term.value
+        if term.settled and self.lasting:
+            return self.shared(term, lambda: term.evaluate(self, ()))
         key = (term, copies if term.each else ())
         if key not in self.memo:
             self.memo[key] = term.evaluate(self, copies)
@@ -113,16 +116,19 @@ class Term:
     Attributes:
         each: whether copies of it may differ.
         broken: whether a mistake in it is reported already, so that it has no value.
+        settled: whether it asks for no choice, and so is the same in every architecture.
     """
 
     span: Span
     each: bool = field(default=False, init=False)
     broken: bool = field(default=False, init=False)
+    settled: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         for child in self.children():
             self.each = self.each or child.each
             self.broken = self.broken or child.broken
+            self.settled = self.settled and child.settled
 
     def children(self) -> Iterator[Term]:
         """The terms it is made of."""
@@ -158,6 +164,7 @@ class Choice(Term):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.each = self.each or self.site.each
+        self.settled = False
 
     def children(self) -> Iterator[Term]:
         """What it is made of."""
@@ -192,6 +199,7 @@ class Points(Term):
 
     def __post_init__(self) -> None:
         self.each = self.site.each
+        self.settled = False
 
     def evaluate(self, run: Run, copies: Copies) -> Any:
         """Its value in one run."""
@@ -269,6 +277,17 @@ class Make(Term):
     def evaluate(self, run: Run, copies: Copies) -> BaseModel:
         """Its value in one run."""
         values = {name: run.value(term, copies) for name, term in self.arguments.items()}
+        if not run.lasting:
+            return self.made(values)
+        key = (self, *((type(value), value) for value in values.values()))
+        return run.shared(key, lambda: self.made(values))  # type: ignore[no-any-return]
+
+    def made(self, values: Mapping[str, Any]) -> BaseModel:
+        """The component of its arguments' values.
+
+        Raises:
+            ArchError: a validator of its own does not accept one.
+        """
         try:
             return self.model(**values)
         except ValidationError as error:
@@ -316,6 +335,12 @@ class LayerTerm(Term):
     body: tuple[Child, ...]
     origin: Origin | None = None
     title: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = self.origin.arguments if self.origin else ()
+        terms = (term for argument in given for term in argument.terms.values())
+        self.settled = self.settled and all(term.settled for term in terms)
 
     def children(self) -> Iterator[Term]:
         """What it is made of."""
