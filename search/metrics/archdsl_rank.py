@@ -93,11 +93,13 @@ def health(evidence: Evidence) -> float:
         return -inf
     if not all(math.isfinite(float(part.sum())) for part in (*evidence.hidden, jacobian)):
         return -inf
-    alive = evidence.spectra[0] > ALIVE
+    first = evidence.spectra[0]
+    alive = int((first > ALIVE).sum()) / len(first)
     spread = -log10(-spectral_score(angles) / len(jacobian))
-    score = 8 * float(alive.double().mean()) + spread / 2 + recalled(evidence)
+    score = 8 * alive + spread / 2 + recalled(evidence)
     score += 1.5 * any(multiplies(mixer) for mixer in evidence.mixers)
-    return score if float(reach[0]) > FLAT * float(reach.sum()) else score + CUT_OFF
+    now, *before = reach.tolist()
+    return score if now > FLAT * (now + sum(before)) else score + CUT_OFF
 
 
 def recalled(evidence: Evidence) -> float:

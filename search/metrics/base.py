@@ -123,16 +123,16 @@ def correlation(rows: torch.Tensor) -> torch.Tensor:
 
     wide = rows.double()
     mean = wide.mean(1, keepdim=True)
-    if not bool(mean.isfinite().all()):  # a row holds what is no number: it is dead
+    if not isfinite(float(mean.sum())):  # a row holds what is no number: it is dead
         wide = torch.where(mean.isfinite(), wide, 0.0)
         mean = wide.mean(1, keepdim=True)
     centred = wide - mean
     product = centred @ centred.T
     size = product.diagonal()
-    whole = size + rows.shape[1] * mean[:, 0].square()
-    dead = size <= 1e-24 * whole.clamp_min(1e-24)
-    scale = torch.where(dead, 0.0, size.clamp_min(1e-300).rsqrt())
-    return product * scale[:, None] * scale
+    whole = torch.addcmul(size, mean[:, 0], mean[:, 0], value=rows.shape[1])
+    dead = size <= whole.clamp_(min=1e-24).mul_(1e-24)
+    scale = size.clamp_min(1e-300).rsqrt_().masked_fill_(dead, 0.0)
+    return product.mul_(scale[:, None]).mul_(scale)
 
 
 def cosine_score(rows: torch.Tensor) -> float:

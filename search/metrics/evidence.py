@@ -150,13 +150,13 @@ class Evidence:
         """
         if self.pulled is None or self.probed is None:
             return None
-        alone = self.probed >= 0
-        size = self.pulled[alone].norm(dim=-1).double().square()
+        alone = (self.probed >= 0).nonzero()[:, 0]
+        size = self.pulled[alone].norm(dim=-1).double().square_()
         place = torch.arange(self.length, device=size.device)
         lag = self.probed[alone][:, None] - place
+        size[lag < 0] = 0.0
         seen = torch.zeros(self.length, dtype=size.dtype, device=size.device)
-        seen.index_add_(0, lag.clamp_min(0).flatten(), torch.where(lag >= 0, size, 0.0).flatten())
-        return seen.sqrt()
+        return seen.index_add_(0, lag.clamp_(min=0).flatten(), size.flatten()).sqrt_()
 
     @cached_property
     def spectra(self) -> Spectra:

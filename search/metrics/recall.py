@@ -45,9 +45,9 @@ class Recall:
     def shares(self) -> tuple[float, ...]:
         """The share of the variance of a token's embedding that is explained, by lag; at most 1."""
         shape = (len(self.truth), self.lags, -1)
-        wrong = (self.guess - self.truth).square().reshape(shape).sum((0, 2))
-        whole = self.truth.square().reshape(shape).sum((0, 2)).clamp_min(1e-30)
-        return tuple((1 - wrong / whole).tolist())
+        wrong = (self.guess - self.truth).reshape(shape).square().sum((0, 2)).tolist()
+        whole = self.truth.reshape(shape).square().sum((0, 2)).tolist()
+        return tuple(1 - w / max(t, 1e-30) for w, t in zip(wrong, whole, strict=True))
 
     @cached_property
     def margin(self) -> float:
@@ -84,8 +84,8 @@ def recall(evidence: Evidence) -> Recall:
 
 
 def _centred(x: Tensor) -> Tensor:
-    wide = torch.nan_to_num(x.double(), nan=0.0, posinf=0.0, neginf=0.0)
-    return wide - wide.mean((0, 1))
+    wide = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0).double()
+    return wide.sub_(wide.mean((0, 1)))
 
 
 def _directions(x: Tensor) -> Tensor:
@@ -104,6 +104,7 @@ def _flat(x: Tensor) -> Tensor:
 
 def _fitted(x: Tensor, y: Tensor) -> Tensor:
     gram = x.T @ x
-    ridge = RIDGE * gram.diagonal().mean() + 1e-12
-    fitted: Tensor = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), x.T @ y)
+    spread = gram.diagonal()
+    spread.add_(RIDGE * spread.mean() + 1e-12)
+    fitted: Tensor = torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
     return fitted
