@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
@@ -22,4 +24,10 @@ def distribution(site: Site) -> BaseDistribution:
     """A site as Optuna sees it: ordered numbers by their index, other alternatives by their text."""
     if site.kind == "range":
         return IntDistribution(0, site.size - 1)
-    return CategoricalDistribution(labels(site))
+    return _among(labels(site))
+
+
+@lru_cache(maxsize=1024)
+def _among(words: tuple[str, ...]) -> CategoricalDistribution:
+    """One distribution for all choices among the same words."""
+    return CategoricalDistribution(words)

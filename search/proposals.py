@@ -7,16 +7,19 @@ memory: what is infeasible or was tried before is told to it there, and never re
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from datetime import datetime
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.storages import InMemoryStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from archdsl.blocks.asking import Direction
 from archdsl.diagnostics import ArchError
@@ -26,7 +29,7 @@ from archdsl.search.protocols import Arch, Site, Space
 from archdsl.search.records import ARCH, Record, signed
 from archdsl.search.samplers.base import OptunaSampler
 from archdsl.search.seeds import seed_of
-from archdsl.search.sites import counted, every, value
+from archdsl.search.sites import counted, every, near, value
 from archdsl.search.walks import MOST, Walks
 
 if TYPE_CHECKING:
@@ -41,7 +44,8 @@ REPEATS = 3
 DRAWS = 200
 """Uniform draws that may be known before the space counts as exhausted, or is walked if small.
 
-A space of at most so many is walked at once, and the draw is from what is left.
+Of a space of at most so many a sampler is asked once: where it proposes what is infeasible or known,
+the nearest that is neither takes its place.
 """
 
 WALKED = 4096
@@ -124,10 +128,14 @@ class Proposer:
         seed = seed_of(self.seed, "propose", len(records))
         taken = {record.key for record in records}
         effort = Effort()
+        if queued := self._queued(taken):
+            return queued
+        study = self._mirror(records, seed)
+        if self._few:
+            return self._nearest(study, seed, taken, effort)
         return (
-            self._queued(taken)
-            or self._asked(records, seed, taken, effort)
-            or (self._remaining if self._few else self._drawn)(seed, taken, effort)
+            self._asked(study, taken, effort)
+            or self._drawn(seed, taken, effort)
             or self._left(taken, effort)
         )
 
@@ -135,14 +143,24 @@ class Proposer:
         offers = (self._accepted(arch, taken, Effort(), origin=name) for name, arch in self.queue)
         return next((proposal for proposal in offers if proposal), None)
 
-    def _asked(
-        self, records: Sequence[Record], seed: int, taken: Collection[str], effort: Effort
+    def _nearest(
+        self, study: Study, seed: int, taken: Collection[str], effort: Effort
     ) -> Proposal | None:
-        study, refused, repeats = self._mirror(records, seed), set[str](), 0
+        """What the sampler proposes, or what is left of a small space and shares the most with it."""
+        trial, decided = study.ask(), dict[str, int]()
+        effort.asked += 1
+        self.walks.arch(_suggested(trial, decided))
+        carried, draw = _carried(study, trial), Random(seed_of(seed, "draw"))
+        archs = near(self.walks.arch, decided, draw)
+        offers = (self._accepted(arch, taken, effort, carried) for arch in archs)
+        return next((proposal for proposal in offers if proposal), None)
+
+    def _asked(self, study: Study, taken: Collection[str], effort: Effort) -> Proposal | None:
+        refused, repeats = set[str](), 0
         for _ in range(ATTEMPTS):
             trial = study.ask()
             effort.asked += 1
-            arch = self.walks.arch(partial(suggest, trial))
+            arch = self.walks.arch(_suggested(trial, {}))
             found = arch and self._accepted(arch, taken, effort, _carried(study, trial))
             if found:
                 return found
@@ -159,20 +177,6 @@ class Proposer:
     def _few(self) -> bool:
         size = counted(self.space)
         return size is not None and size <= DRAWS
-
-    @cached_property
-    def _feasible(self) -> list[tuple[str, Arch]]:
-        """All of a small space that keeps the constraints, with their keys."""
-        archs = every(self.space, made=self.walks.arch)
-        kept = [arch for arch in archs if self.space.feasible(arch)]
-        return [(self._key(arch), arch) for arch in kept]
-
-    def _remaining(self, seed: int, taken: Collection[str], effort: Effort) -> Proposal | None:
-        """A uniform draw from what was not tried of a small space."""
-        left = [arch for key, arch in self._feasible if key not in taken]
-        effort.drawn += bool(left)
-        draw = Random(seed_of(seed, "draw"))
-        return self._accepted(draw.choice(left), taken, effort) if left else None
 
     def _drawn(self, seed: int, taken: Collection[str], effort: Effort) -> Proposal | None:
         for draw in range(DRAWS):
@@ -208,7 +212,7 @@ class Proposer:
         about |= {"enqueued": origin} if origin else {}
         attributes[ARCH] = {**attributes[ARCH], "proposal": about}
         walk = _Walk()
-        self.space.decide(lambda site: walk.keep(site, arch.assignment[site.path]))
+        self.walks.arch(lambda site: walk.keep(site, arch.assignment[site.path]))
         return Proposal(arch, walk.params, walk.distributions, attributes)
 
     def _key(self, arch: Arch) -> str:
@@ -222,11 +226,14 @@ class Proposer:
 
     def _mirror(self, records: Sequence[Record], seed: int) -> Study:
         """The stored trials as the sampler should see them, in memory."""
+        storage, sampler = InMemoryStorage(), self.sampler.make(seed, self.space)
         study = optuna.create_study(
-            directions=list(self.directions), sampler=self.sampler.make(seed, self.space)
+            directions=list(self.directions), sampler=sampler, storage=storage
         )
+        place = storage.get_study_id_from_name(study.study_name)
         shortfalls = self._shortfalls(records)
-        study.add_trials([self._kept(r, shortfalls.get(r.number)) for r in records])
+        for record in records:
+            storage.create_new_trial(place, self._kept(record, shortfalls.get(record.number)))
         return study
 
     def _kept(self, record: Record, shortfall: float | None) -> FrozenTrial:
@@ -245,16 +252,19 @@ class Proposer:
         the earlier it was cut: TPE and NSGA-II both order by it.
         """
         carried = record.arch.get("proposal", {}).get("carried", {})
-        known: dict[str, Any] = {
-            "params": {path: record.params[path] for path in _in_order(record)},
-            "distributions": dict(record.distributions),
-            "system_attrs": dict(carried),
-        }
-        if shortfall is None:
-            return create_trial(state=TrialState.RUNNING, **known)
+        running, started = shortfall is None, record.started or datetime.now()
         reached = record.values or next((r.objectives for r in reversed(record.rungs)), None)
-        values = list(reached or [0.0] * len(self.directions))
-        return create_trial(values=values, constraints={"cut": shortfall}, **known)
+        trial = _Shown(
+            number=record.number, trial_id=record.number, value=None, user_attrs={},
+            state=TrialState.RUNNING if running else TrialState.COMPLETE, intermediate_values={},
+            values=None if running else list(reached or [0.0] * len(self.directions)),
+            datetime_start=started, datetime_complete=None if running else started,
+            params={path: record.params[path] for path in _in_order(record)},
+            distributions=dict(record.distributions), system_attrs=dict(carried),
+        )  # fmt: skip
+        if shortfall is not None:
+            trial.set_constraint("cut", shortfall)
+        return trial
 
     def _shortfalls(self, records: Sequence[Record]) -> dict[int, float]:
         """How far each finished trial stayed behind the last rung; 0 for those that reached it."""
@@ -278,6 +288,23 @@ class Proposer:
         if record.rungs:
             return signed(record.rungs[-1].objectives, self.directions)
         return ((record.scores or {}).get(self.rank or "", 0.0),)
+
+
+class _Shown(FrozenTrial):
+    """A trial that nobody changes, so that a storage in memory need not copy what is in it."""
+
+    def __deepcopy__(self, memo: object) -> FrozenTrial:
+        return copy.copy(self)
+
+
+def _suggested(trial: optuna.Trial, decided: dict[str, int]) -> Callable[[Site], int]:
+    """A chooser that asks the sampler, and notes what it says."""
+
+    def choose(site: Site) -> int:
+        decided[site.path] = suggest(trial, site)
+        return decided[site.path]
+
+    return choose
 
 
 def _in_order(record: Record) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from random import Random
 from typing import Any
 
 from archdsl.diagnostics import ArchError
@@ -69,6 +70,48 @@ def every(
         if arch is not None:
             yield arch
         prefix = _next(taken, sizes)
+
+
+def near(
+    made: Callable[[Callable[[Site], int]], Arch | None], decided: Mapping[str, int], draw: Random
+) -> Iterator[Arch]:
+    """Every architecture of a space, those first that share the first decisions.
+
+    What is decided last changes first, to a random other alternative.
+
+    Args:
+        made: gives the architecture of a chooser.
+        decided: site path → alternative, to begin with; what is not decided is drawn.
+        draw: the source of chance.
+    """
+    ways: list[list[int]] = []
+    while True:
+        arch = made(_trying(ways, decided, draw))
+        if arch is not None:
+            yield arch
+        while ways and len(ways[-1]) == 1:
+            ways.pop()
+        if not ways:
+            return
+        ways[-1].pop()
+
+
+def _trying(
+    ways: list[list[int]], decided: Mapping[str, int], draw: Random
+) -> Callable[[Site], int]:
+    """Takes the last of the ways that are left at each site, and finds those of a new one."""
+    places = iter(range(10**9))
+
+    def choose(site: Site) -> int:
+        place = next(places)
+        if place == len(ways):
+            first = decided.get(site.path)
+            others = [index for index in range(site.size) if index != first]
+            draw.shuffle(others)
+            ways.append(others if first is None else [*others, first])
+        return ways[place][-1]
+
+    return choose
 
 
 def _following(prefix: Sequence[int], taken: list[int], sizes: list[int]) -> Callable[[Site], int]:

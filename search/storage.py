@@ -68,6 +68,7 @@ class Store:
         self.id = -1
         self._inside = 0
         self._looked, self._others = -BETWEEN_LOOKS, dict[str, tuple[str, Record]]()
+        self._ended: dict[int, tuple[FrozenTrial, Record]] = {}
 
     def attach(self, directions: Sequence[Direction], signature: Mapping[str, Any]) -> None:
         """Find or found the study.
@@ -118,7 +119,17 @@ class Store:
     def records(self) -> list[Record]:
         """All trials, by number."""
         found = self.storage.get_all_trials(self.id, deepcopy=False)
-        return [_record(trial) for trial in found]
+        return [self._read(trial) for trial in found]
+
+    def _read(self, trial: FrozenTrial) -> Record:
+        """A trial as a record, which is kept where nothing more happens to it."""
+        known = self._ended.get(trial._trial_id)
+        if known is not None and known[0] is trial:
+            return known[1]
+        record = _record(trial)
+        if record.finished:
+            self._ended[trial._trial_id] = trial, record
+        return record
 
     def record(self, id: int) -> Record:
         """One trial as it is now."""

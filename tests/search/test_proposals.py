@@ -1,4 +1,5 @@
 from dataclasses import replace
+from random import Random
 
 import pytest
 from fakes import ACCURACY, FakeSpace
@@ -8,7 +9,7 @@ from archdsl.search.distributions import distribution
 from archdsl.search.proposals import Proposer
 from archdsl.search.records import ARCH, OUTCOME, SCORES, Record, rung_key
 from archdsl.search.seeds import seed_of
-from archdsl.search.sites import every
+from archdsl.search.sites import every, near
 
 
 def describe(arch):
@@ -80,11 +81,32 @@ def test_constraints_hold_before_anything_is_a_trial(sampler):
     assert rejected > 0 or sampler in ("exhaustive", "evolution", "gp"), "those look before"
 
 
-def test_a_sampler_that_proposes_what_was_refused_is_soon_left():
+def test_of_a_small_space_a_sampler_is_asked_once():
     space = FakeSpace()
     records = search(proposer("tpe", space), space.count())
-    asked = [record.arch["proposal"]["effort"]["asked"] for record in records]
-    assert max(asked) < space.count()
+    assert [record.arch["proposal"]["effort"]["asked"] for record in records] == [1] * 20
+
+
+def test_a_sampler_that_proposes_what_was_refused_is_soon_left():
+    class Large(FakeSpace):
+        def count(self):
+            return 10**4
+
+    records = search(proposer("tpe", Large()), 20)
+    assert max(record.arch["proposal"]["effort"]["asked"] for record in records) < 20
+
+
+def test_what_is_near_shares_the_first_decisions():
+    space = FakeSpace()
+    start = {"model.width": 2, "model.memory": 2, "model.memory.layers": 1}
+    archs = list(near(lambda choose: space.decide(choose), start, Random(0)))
+    assert len({arch.hash for arch in archs}) == space.count()
+    assert archs[0].assignment == start
+    shared = [
+        [arch.assignment.get(path) == index for path, index in start.items()] for arch in archs
+    ]
+    assert shared[1] == [True, True, False], "what was decided last changes first"
+    assert [s[0] for s in shared] == [True] * 5 + [False] * 15
 
 
 def test_a_large_space_is_not_walked_through():
