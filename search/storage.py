@@ -168,7 +168,8 @@ class Store:
         with self.exclusive():
             self._check(record)
             if reason:
-                self.note(record, OUTCOME, {"reason": reason, "message": message})
+                outcome = {"reason": reason, "message": message}
+                self.storage.set_trial_user_attr(record.id, OUTCOME, outcome)
             self.storage.set_trial_state_values(record.id, TrialState[state.upper()], values)
             return self.record(record.id)
 

@@ -203,7 +203,11 @@ class Study:
 
     def _mine(self, record: Record) -> Record:
         """A trial as it is now, in the words of the space."""
-        found = self.edition.placed(self.store.record(record.id))
+        return self._placed(self.store.record(record.id))
+
+    def _placed(self, record: Record) -> Record:
+        """A trial of the space in its words."""
+        found = self.edition.placed(record)
         assert found is not None
         return found
 
@@ -293,8 +297,7 @@ class Study:
         return self._noted(record, rung_key(rung), found)
 
     def _noted(self, record: Record, key: str, value: Any) -> Record:
-        self.store.note(record, key, value)
-        return self._mine(record)
+        return self._placed(self.store.note(record, key, value))
 
     def _known_scores(self, record: Record) -> dict[str, Any] | None:
         """The scores of an equal architecture in another study of the storage, if all are there."""

@@ -81,7 +81,7 @@ def _give_places(modules: Iterable[Site]) -> None:
         same.setdefault(module.op, []).append(module)
     for sites in same.values():
         for index, site in enumerate(sites):
-            site.place = Place(index, len(sites))
+            site.note(place=Place(index, len(sites)))
 
 
 def _generator(seed: int, prefix: str, name: str) -> torch.Generator:

@@ -18,7 +18,8 @@ from archdsl.compiler.graph import INPUT, Graph, Node
 def fill(module: RegionModule, graph: Graph, made: list[nn.Module]) -> None:
     """Give a region module the modules and the program of a graph; add what is made to a list."""
     cls = type(module)
-    module.program, module.result = graph.once(cls, lambda: _program(graph, cls))
+    program, result = graph.once(cls, lambda: _program(graph, cls))
+    vars(module).update(program=program, result=result)  # plain data: torch need not look at it
     for step, node in zip(module.program, graph.nodes(), strict=True):
         _attach(module, step.path, build(node, made))
 

@@ -25,7 +25,7 @@ class Sharing:
 
     def below(self, term: Term) -> frozenset[str]:
         """The paths of the sites a term may ask for."""
-        return self._below[term]
+        return frozenset() if term.settled else self._below[term]
 
     def each(self, path: str) -> bool:
         """Whether every copy draws a site anew."""
@@ -36,6 +36,8 @@ class Sharing:
         return {path: index for path, index in decided.items() if path in self._shared}
 
     def _visit(self, term: Term) -> frozenset[str]:
+        if term.settled:
+            return frozenset()
         self._uses[term] = self._uses.get(term, 0) + 1
         if term not in self._below:
             own: frozenset[str] = frozenset()
@@ -53,5 +55,5 @@ class Sharing:
             if uses > 1:
                 found |= self._below[term]
             if isinstance(term, LayerTerm) and term.body:
-                found |= self._below[term.make]
+                found |= self.below(term.make)
         return frozenset(found)

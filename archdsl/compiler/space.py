@@ -107,6 +107,8 @@ class Space:
 
     @cached_property
     def _count(self) -> int:
+        if all(term.settled for term in self.plan.terms()):
+            return 1
         try:
             return self._factor.polynomial.get(ONE, 0)
         except TooEntangled:

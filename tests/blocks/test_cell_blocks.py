@@ -146,6 +146,23 @@ def ind_rnn(w: Weights, x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+LEAKY = """cell(state = [h], output = h) {
+    u = leaky_relu(linear(x, h))
+    h = tanh(linear(u)) * h + u
+}"""
+
+
+def leaky(w: Weights, x: Tensor) -> Tensor:
+    """A function with two slopes, and a product of what was computed in the step."""
+    h, rows = x.new_zeros(WIDTH), []
+    for t in range(len(x)):
+        u = w["u_x"] @ x[t] + blocks(w["u_h"]) @ h + w["u_bias"]
+        u = torch.where(u > 0, u, u / 100)
+        h = tanh(blocks(w["h_u"]) @ u + w["h_bias"]) * h + u
+        rows.append(h)
+    return torch.stack(rows)
+
+
 FUNCTIONS = """cell(state = [h], output = y) {
     u = max(linear(x), min(h, 0.5)) - abs(h) / 4
     v = exp(-softplus(u)) + sqrt(abs(u) + 1) + log(1 + u * u)
@@ -180,6 +197,7 @@ CELLS: dict[str, tuple[str, Callable[[Weights, Tensor], Tensor]]] = {
     "two scans": (TWO_SCANS, two_scans),
     "delayed": (DELAYED, delayed),
     "ind_rnn": (IND_RNN, ind_rnn),
+    "leaky": (LEAKY, leaky),
     "functions": (FUNCTIONS, functions),
 }
 

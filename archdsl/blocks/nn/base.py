@@ -84,6 +84,7 @@ class Site(nn.Module):
     default dtype on its default device: a model is moved as a whole, where something else is asked for.
     """
 
+    op: Op
     call: ClassVar[Literal["plain", "context", "state"]] = "plain"
     packs: ClassVar[bool] = False
     """Whether a stateful module takes packed sequences, or hands the context to those inside."""
@@ -99,7 +100,11 @@ class Site(nn.Module):
 
     def __init__(self, op: Op) -> None:
         super().__init__()
-        self.op = op
+        self.note(op=op)
+
+    def note(self, **plain: object) -> None:
+        """Keep attributes that are no tensors nor modules, without torch's long look at each."""
+        vars(self).update(plain)
 
     def draw(self, seeded: Seeded) -> None:
         """Draw the random initial weights; what is not random is set by the constructor."""

@@ -96,6 +96,11 @@ def _laid(program: Program, buffers: Sequence[Tensor]) -> dict[int, Tensor]:
     return found | dict(zip(program.others, rest, strict=True))
 
 
+def _stacked(weights: Sequence[Tensor]) -> Tensor:
+    """Weights ``[D, D]`` one above the other."""
+    return weights[0] if len(weights) == 1 else torch.cat(list(weights))
+
+
 def _moments(value: Tensor, steps: int) -> Sequence[Tensor]:
     """A value at each step; a number, or what is not kept, is the same tensor at every one."""
     return value.unbind(0) if value.dim() == 3 else [value] * steps
@@ -117,7 +122,7 @@ class _Forward:
         self.given = tensors[:states]
         self.known = tensors[states : states + known]
         left = iter(tensors[states + known :])
-        self.matrices = [torch.cat([next(left) for _ in p.weights]) for p in program.products]
+        self.matrices = [_stacked([next(left) for _ in p.weights]) for p in program.products]
         self.buffers = [
             *map(self._begun, self.given),
             *(self.known[register - states] for register in program.operands),
@@ -223,6 +228,9 @@ SLOPES: dict[str, Callable[[Sequence[Tensor], Tensor], Sequence[Slope]]] = {
     "lerp": lambda inputs, output: (1 - inputs[2], inputs[2], inputs[1] - inputs[0]),
     "sigmoid": lambda inputs, output: (torch.addcmul(output, output, output, value=-1),),
     "tanh": lambda inputs, output: (torch.addcmul(output.new_ones(()), output, output, value=-1),),
+    "leaky_relu": lambda inputs, output: (
+        torch.where(inputs[0] > 0, output.new_ones(()), output.new_tensor(0.01)),
+    ),
 }
 """The slopes of what cells are mostly made of; those of other functions are asked of autograd."""
 
