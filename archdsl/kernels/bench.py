@@ -159,18 +159,17 @@ def parity(case: Case) -> float:
 
 
 SHORT, LASTING = 0.5, 3000.0
-"""Milliseconds below which calls are timed many at a time, and above which one is enough."""
+"""Milliseconds below which calls are timed many at a time, and above which warm ones are enough."""
 
 
 def clock(function: Callable[[], Any], repeat: int = 7, warm: int = 2) -> float:
     """Median milliseconds of a call, the device idle before and after.
 
-    Short calls are timed in groups, a call of seconds once.
+    Short calls are timed in groups; of calls of seconds, the faster of the `warm` ones counts.
     """
-    first = _elapsed(function, 1)
+    first = min(_elapsed(function, 1) for _ in range(warm))
     if first > LASTING:
         return first
-    first = min([first, *(_elapsed(function, 1) for _ in range(warm - 1))])
     group = 1 if first > SHORT else max(1, int(20 * SHORT / max(first, 1e-3)))
     return sorted(_elapsed(function, group) for _ in range(repeat))[repeat // 2]
 
