@@ -70,7 +70,7 @@ def _rewrite(old: Graph, node: Node, now: Now) -> Replacement | None:
         return Replacement.by(replace(node, op=op).noted(note))
     if not isinstance(node.op, Memory):
         return None
-    family = family_of(node.op)
+    family = family_of(node.op, counted=node.types[0].routed is not None)
     note = f"this is {name_of(node.op)}: {reason(node.op, family)}"
     return Replacement.by(replace(node, op=family).noted(note))
 
@@ -97,10 +97,10 @@ def cell_plan(analysis: Analysis) -> tuple[str, str]:
     )
 
 
-def family_of(point: Memory) -> Op:
-    """The family operation that computes a point exactly."""
+def family_of(point: Memory, *, counted: bool = False) -> Op:
+    """The family operation that computes a point exactly; ``counted`` where it is one of several memories."""
     if point.rule is not None:
-        return LearnerMemory(heads=point.heads, rule=point.rule, scale=point.scale)
+        return LearnerMemory(heads=point.heads, rule=point.rule, scale=point.scale, counted=counted)
     if point.memory == "vector" and point.bias == "dot":
         return ScanMemory(width=point.value_dim, decay=point.decay)
     shared = {name: getattr(point, name) for name in Recurrence.model_fields}

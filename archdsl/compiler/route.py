@@ -211,7 +211,7 @@ def _writes(node: Node) -> tuple[Value, ...]:
 
 def decay_of(node: Node) -> Value | None:
     """The log decay a memory is given, if it is given one."""
-    if not isinstance(node.op, Memory) or node.op.decay not in ("head", "channel"):
+    if not isinstance(node.op, Memory) or "decay" not in node.op.ports:
         return None
     if node.op.memory == "vector":
         return node.inputs[2]

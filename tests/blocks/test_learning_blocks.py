@@ -14,7 +14,6 @@ import archdsl
 from archdsl.blocks.nn.learner import PolynomialFeatures
 from archdsl.blocks.nn.objective import derived
 from archdsl.blocks.ops import learner as ops
-from archdsl.diagnostics import ArchError
 
 AROUND = "learner = gd(rate = token, chunk = 4), query = l2_norm, key = l2_norm"
 
@@ -82,8 +81,3 @@ def test_polynomial_features_are_those_of_a_polynomial_kernel(degree: int) -> No
     kernel = sum(product**i / factorial(i) for i in powers) / sum(1 / factorial(i) for i in powers)
     assert_close((q * k).sum(-1), kernel, 1e-6)
     assert features(x).shape[-1] == op.outputs([ops.Type("features", 8)])[0].width
-
-
-def test_a_memory_that_learns_does_not_stand_among_routed_ones() -> None:
-    with pytest.raises(ArchError, match="learns by gradient steps"):
-        arch("embed(dim = 8, vocab = 5) mom(memories = 2, top = 1) { titans(heads = 2) } lm_head")

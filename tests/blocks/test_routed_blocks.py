@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from blocks import published_routed as published
+from blocks import published_routed_learners as learners
 from blocks.probe import Probe, gradients, probe, random_inputs, weigher
 from blocks.written import built, complaints
 from tolerances import assert_close
@@ -68,7 +69,18 @@ def test_under_autocast_members_of_any_length_are_of_one_dtype() -> None:
     assert bool(torch.isfinite(loss))
 
 
-every_mixer = pytest.mark.parametrize("mixer", published.MIXERS)
+MIXERS = published.MIXERS | learners.MIXERS
+
+TITANS, CLOSED = (
+    next(mixer for mixer in learners.MIXERS if part in mixer) for part in ("titans", "closed_form")
+)
+CHANNELS = (
+    "miras(memory = mlp(depth = 2, expand = 1, heads = 2), bias = l2, retention = decay(per = channel),"
+    " learner = momentum(chunk = 4))"
+)
+"""A memory of two layers whose decay is one a channel."""
+
+every_mixer = pytest.mark.parametrize("mixer", MIXERS)
 
 
 # --- memories --------------------------------------------------------------------------------------
@@ -78,7 +90,7 @@ every_mixer = pytest.mark.parametrize("mixer", published.MIXERS)
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_mixture_is_a_loop_over_memories(mixer: str, shared: bool) -> None:
     def plain(w: published.Weights, x: Tensor) -> Tensor:
-        return published.memories(w, x, published.MIXERS[mixer], 2, shared)
+        return published.memories(w, x, MIXERS[mixer], 2, shared)
 
     assert_is(mixture(mixer, f", shared = {str(shared).lower()}"), plain)
 
@@ -94,20 +106,32 @@ def test_a_mixture_is_a_loop_over_memories(mixer: str, shared: bool) -> None:
     ids=str,
 )
 @pytest.mark.parametrize(
-    "mixer", ["gla(heads = 2, rank = 3, conv = 3)", "gated_deltanet(heads = 2, expand_k = 1)"]
+    "mixer",
+    ["gla(heads = 2, rank = 3, conv = 3)", "gated_deltanet(heads = 2, expand_k = 1)", CLOSED],
 )
 def test_each_option_is_its_definition(mixer: str, how: dict[str, object]) -> None:
     def plain(w: published.Weights, x: Tensor) -> Tensor:
-        return published.memories(w, x, published.MIXERS[mixer], 2, True, **how)
+        return published.memories(w, x, MIXERS[mixer], 2, True, **how)
 
     options = "".join(f", {name} = {value}" for name, value in how.items())
     assert_is(mixture(mixer, options), plain)
 
 
+@pytest.mark.parametrize("how", [{"neighbours": "routed"}, {"capacity": 0.75}], ids=str)
+def test_a_memory_that_learns_counts_what_it_takes(how: dict[str, object]) -> None:
+    """Its chunks are of its own tokens, also where those are few or see each other alone."""
+
+    def plain(w: published.Weights, x: Tensor) -> Tensor:
+        return published.memories(w, x, MIXERS[TITANS], 2, True, **how)
+
+    options = "".join(f", {name} = {value}" for name, value in how.items())
+    assert_is(mixture(TITANS, options), plain)
+
+
 @pytest.mark.parametrize("mixer", ["gla(heads = 2, rank = 3, conv = 3)", "hgrn"])
 def test_projections_may_be_shared(mixer: str) -> None:
     def plain(w: published.Weights, x: Tensor) -> Tensor:
-        return published.memories(w, x, published.MIXERS[mixer], 2, True)
+        return published.memories(w, x, MIXERS[mixer], 2, True)
 
     found = assert_is(mixture(mixer, ", projections = shared"), plain)
     assert all(w.dim() < 3 for w in found.weights().values())
@@ -125,8 +149,9 @@ def test_steps_and_chunks_are_the_parallel_form(mixer: str) -> None:
 @pytest.mark.parametrize("options", [
     ", neighbours = routed", ", capacity = 1/2", ", projections = shared", ", idle = decay",
 ])  # fmt: skip
-def test_each_option_decodes(options: str) -> None:
-    layer = mixture("gated_deltanet(heads = 2, expand_k = 1)", options)
+@pytest.mark.parametrize("mixer", ["gated_deltanet(heads = 2, expand_k = 1)", CHANNELS, CLOSED])
+def test_each_option_decodes(options: str, mixer: str) -> None:
+    layer = mixture(mixer, options)
     found = probe(layer, random_inputs(2, LENGTH, WIDTH), dtype="float64")
     with torch.no_grad():
         whole = found.model(found.tokens)
@@ -144,6 +169,34 @@ def test_packed_sequences_are_each_by_itself(mixer: str) -> None:
     assert_close(together, torch.cat(apart, 1), EXACT)
 
 
+@pytest.mark.parametrize("options", ["", ", capacity = 1/2"])
+@pytest.mark.parametrize("mixer", ["gru", "lightnet(heads = 2)", TITANS, CLOSED])
+def test_where_lengths_are_not_known_all_is_the_same(
+    mixer: str, options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a compiled graph or on a GPU, where nothing waits for a length."""
+    found = probe(mixture(mixer, options), random_inputs(2, LENGTH, WIDTH), dtype="float64")
+    whole, (logits, state) = found.output(), _prefilled(found)
+    grads = gradients(found.model, whole.square().sum())
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    again, (known, after) = found.output(), _prefilled(found)
+    assert_close(again, whole, EXACT, "output")
+    assert_close(known, logits, EXACT, "logits")
+    for name, grad in gradients(found.model, again.square().sum()).items():
+        assert_close(grad, grads[name], EXACT, name)
+    left, right = (torch.utils._pytree.tree_leaves(s) for s in (state, after))
+    for a, b in zip(left, right, strict=True):
+        if isinstance(a, Tensor):
+            assert_close(b.double(), a.double(), EXACT, "state")
+
+
+def _prefilled(found: Probe) -> tuple[Tensor, object]:
+    with torch.no_grad():
+        first, state = found.model.prefill(found.tokens[:, :10], found.model.init_state(2))
+        second, state = found.model.prefill(found.tokens[:, 10:], state)
+    return torch.cat([first, second], 1), state
+
+
 @every_mixer
 @pytest.mark.parametrize("where", ["all to one", "one unused", "one token each"])
 def test_extreme_routings(mixer: str, where: str) -> None:
@@ -159,7 +212,7 @@ def test_extreme_routings(mixer: str, where: str) -> None:
             router[1, :] = 5 * sign
     weights = {name: w.requires_grad_() for name, w in found.weights().items()}
     rows = random_inputs(batch, length, WIDTH).abs()
-    plain = published.MIXERS[mixer]
+    plain = MIXERS[mixer]
     wanted = torch.stack(
         [published.memories(weights, x, plain, top, True, weights="probability") for x in rows]
     )
@@ -225,6 +278,7 @@ def test_costs_count_all_memories_and_what_a_token_uses() -> None:
         ("mom(memories = 4, top = 1, balance = 0) { gla }", "router-without-gradient"),
         ("mom(memories = 4, top = 2, idle = decay) { gru }", "nothing-to-decay"),
         ("mom(memories = 4, top = 2, idle = decay) { linear_attention }", "nothing-to-decay"),
+        ("mom(memories = 4, top = 2, idle = decay) { titans }", "gradient-before-decay"),
         ("mom(memories = 4, top = 2, neighbours = routed) { retnet(conv = 4) }", "position-routed"),
         ("moe(experts = 4, top = 2) { gla }", "not-routable"),
         ("moe(experts = 4, top = 5) { swiglu }", "too-few-to-choose"),
@@ -296,7 +350,7 @@ RECURRENT = {
     ),
     "mom(memories = 4, top = 2, {}) {{ gla(heads = 2, rank = 3) }}": (
         lambda w, x, logits: published.memories(
-            w, x, published.MIXERS["gla(heads = 2, rank = 3)"], 2, True, logits=logits
+            w, x, MIXERS["gla(heads = 2, rank = 3)"], 2, True, logits=logits
         )
     ),
 }

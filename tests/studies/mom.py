@@ -23,7 +23,7 @@ import archdsl
 from archdsl.compiler.model import Model
 from archdsl.kernels.bench import peak
 
-MIXERS = ("gated_deltanet(heads = 4)", "gla(heads = 4)", "hgrn")
+MIXERS = ("gated_deltanet(heads = 4)", "gla(heads = 4)", "hgrn", "titans(heads = 4)")
 OPTIONS = (
     "",
     ", projections = shared",

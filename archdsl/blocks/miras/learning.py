@@ -29,16 +29,6 @@ def learns(mixer: Miras) -> bool:
     return not mixer.descent.online or (mixer.descent.chunk > 1 and not mixer.hebbian)
 
 
-def routed() -> Invalid:
-    """The complaint of a learning memory among several that tokens are sent to."""
-    return Invalid(
-        "not-routable",
-        "a memory that learns by gradient steps cannot stand inside `mom`: its chunks are"
-        " those of the text",
-        help="use a matrix memory with `bias = dot` or `l2` and a decay there",
-    )
-
-
 def reading(mixer: Miras) -> Iterator[Invalid]:
     """Ways to write and read that belong to one formula."""
     if not mixer.learns:

@@ -297,8 +297,6 @@ class Miras(Layer):
     def infer(self, stream: Type) -> Type:
         """Heads and expansions give whole numbers of channels."""
         width = features(stream, self.name)
-        if stream.routed is not None and self.learns:
-            raise learning.routed()
         routed.fits(self, stream.routed)
         if self.stored is not None:
             key, _ = self.stored.dims(width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from archdsl.blocks.base import Invalid, nothing_to_decay
+from archdsl.blocks.miras.learned import learn_of
 from archdsl.blocks.op import Routed
 
 if TYPE_CHECKING:
@@ -24,9 +25,17 @@ def fits(mixer: Miras, routed: Routed | None) -> None:
         )
     if routed.idle == "decay" and not _fades(mixer):
         raise nothing_to_decay("miras")
+    if routed.idle == "decay" and mixer.learns and not learn_of(mixer).decay_first:
+        raise Invalid(
+            "gradient-before-decay",
+            "with `idle = decay` a memory forgets at the tokens that go elsewhere, and this one takes its"
+            " gradients before it forgets",
+            argument="learner",
+            help="write `idle = keep`, or `learner = momentum(first = decay)`",
+        )
 
 
 def _fades(mixer: Miras) -> bool:
     """Whether its state decays by what is linear in the state alone, ahead of a write."""
     decays = mixer.decay is not None and mixer.decay.per in ("head", "channel")
-    return decays and mixer.read == "after" and mixer.descent.rate != "channel"
+    return decays and mixer.read == "after" and (mixer.learns or mixer.descent.rate != "channel")

@@ -90,6 +90,8 @@ class Site(nn.Module):
     """Whether a stateful module takes packed sequences, or hands the context to those inside."""
     bucketed: ClassVar[bool] = True
     """Whether packed sequences are better trained as batches of similar length, where those are known."""
+    sparing: ClassVar[bool] = False
+    """Whether it leaves out packed rows behind the last offset, which are nobody's."""
     routes: ClassVar[bool] = False
     """Whether it takes text and gives the rows that arrive, and sees to the memories' states itself."""
     place: Place = Place()

@@ -15,9 +15,9 @@ from archdsl.blocks.nn.base import Context, Seeded, Site, State, by_head, exactl
 from archdsl.blocks.nn.cell_start import Starts, fill
 from archdsl.blocks.nn.functions import FUNCTIONS
 from archdsl.blocks.nn.recurrence import recurrence
+from archdsl.blocks.nn.shrinking import Shrinking
 from archdsl.blocks.ops import cell as ops
 from archdsl.kernels.common import segments, sequences
-from archdsl.kernels.routing import gather_rows
 from archdsl.kernels.scan import scan
 
 Values = dict[str, Tensor]
@@ -107,7 +107,9 @@ class CellRecurrence(Site):
                 stepwise = self._written and x.shape[1] > 1
                 run = (_WrittenSteps if stepwise else _Steps)(self, wide, state)
             else:
-                run = _PackedSteps(self, wide, state, bounds)
+                rows = context.rows
+                widest = x.shape[1] if rows is None or rows.plan.refusing else rows.length
+                run = _PackedSteps(self, wide, state, Shrinking.of(bounds, x.shape[1], widest))
             output, after = run.result()
         output = output.squeeze(-1) if copied else output
         return output.to(x.dtype), after if context.keep else None
@@ -332,10 +334,11 @@ class _Steps(_Run):
             self.now, self.products = t, given | self._products(current)
             for name in bound:
                 values[name] = self.value(self.analysis.assignments[name], values)
-            current = {name: values[self.analysis.final[name]] for name in current}
+            after = {name: values[self.analysis.final[name]] for name in current}
+            current = self.passed(current, after, t)
             outputs.append(values[self.analysis.final[self.cell.op.output]])
-        after = {n: v.to(self.state[n].dtype) for n, v in self.ends(current).items()}
-        return self.in_time(outputs), after
+        last = {n: v.to(self.state[n].dtype) for n, v in self.ends(current).items()}
+        return self.in_time(outputs), last
 
     @property
     def steps(self) -> int:
@@ -345,6 +348,10 @@ class _Steps(_Run):
     def going(self, current: Values, t: int) -> Values:
         """The states of the sequences that have a token ``t``."""
         return current
+
+    def passed(self, before: Values, after: Values, t: int) -> Values:
+        """The states behind step ``t``."""
+        return after
 
     def ends(self, current: Values) -> Values:
         """The last states of all sequences."""
@@ -429,50 +436,48 @@ class _WrittenSteps(_Steps):
 
 
 class _PackedSteps(_Steps):
-    """Packed sequences ``x [1, T, D_in]`` as a batch that shrinks where they end, the longest first."""
+    """Packed sequences ``x [1, T, D_in]`` as a batch that shrinks."""
 
     def __init__(
-        self, cell: CellRecurrence, inputs: list[Tensor], state: State, cu_seqlens: Tensor
+        self, cell: CellRecurrence, inputs: list[Tensor], state: State, batch: Shrinking
     ) -> None:
-        lengths = cu_seqlens.diff()
-        order = lengths.argsort(descending=True, stable=True)
-        super().__init__(cell, inputs, {name: value[order] for name, value in state.items()})
-        x = self.x
-        self.rank = order.argsort()
-        sizes = (len(lengths) - lengths.bincount().cumsum(0))[:-1]
-        self.sizes: list[int] = sizes.tolist()
-        rows, _ = segments(cu_seqlens, x.shape[1])
-        step = torch.arange(x.shape[1], device=x.device) - cu_seqlens[rows]
-        self.place = (sizes.cumsum(0) - sizes)[step] + self.rank[rows]
-        self.source = self.place.argsort()
+        super().__init__(cell, inputs, {name: value[batch.order] for name, value in state.items()})
+        self.batch = batch
         self.ended: list[Values] = []
 
     @property
     def steps(self) -> int:
         """Tokens of the longest."""
-        return len(self.sizes)
+        return len(self.batch.sizes)
 
     def going(self, current: Values, t: int) -> Values:
         """Without those that have ended, whose states are kept."""
-        size = self.sizes[t]
+        size = self.batch.sizes[t]
         self.ended.append({name: value[size:] for name, value in current.items()})
         return {name: value[:size] for name, value in current.items()}
 
+    def passed(self, before: Values, after: Values, t: int) -> Values:
+        """Of those that could have a token and have none, the states before."""
+        there = self.batch.going(t)
+        if there is None:
+            return after
+        return {
+            name: torch.where(there.view(-1, *[1] * (value.dim() - 1)), value, before[name])
+            for name, value in after.items()
+        }
+
     def ends(self, current: Values) -> Values:
         """Those that ended last stand first."""
-        found = [current, *reversed(self.ended)]
-        return {name: torch.cat([v[name] for v in found])[self.rank] for name in current}
+        found, rank = [current, *reversed(self.ended)], self.batch.order.argsort()
+        return {name: torch.cat([v[name] for v in found])[rank] for name in current}
 
     def apart(self, value: Tensor) -> tuple[Tensor, ...]:
         """``[1, T, …]`` as one slice a step, of the sequences that have it."""
-        rows = gather_rows(value[0].flatten(1), self.source, self.place[:, None])
-        return rows.view(value.shape[1:]).split(self.sizes)  # type: ignore[no-any-return,no-untyped-call]
+        return self.batch.steps(value)
 
     def in_time(self, outputs: list[Tensor]) -> Tensor:
         """See the base."""
-        rows = torch.cat(outputs)
-        found = gather_rows(rows.flatten(1), self.place, self.source[:, None])
-        return found.view(1, *rows.shape)
+        return self.batch.tokens(outputs)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

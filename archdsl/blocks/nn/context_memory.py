@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, heads_apart, unit, widened
 from archdsl.blocks.ops import context_memory as ops
 from archdsl.kernels.learner import biases, chunked, memories
-from archdsl.kernels.learner.chunked import Memory, Rules, Streams
+from archdsl.kernels.learner.parts import Memory, Rules, Streams
 
 Cache = tuple[Tensor, Tensor]
 """Keys and values ``[B, 2, segment, D]`` of the segment so far: of the context, of the tokens."""

@@ -153,21 +153,24 @@ def _on_packed(
     if not inputs[0].shape[1]:  # no sequences: as a batch of none, which every module takes
         inner = replace(context, cu_seqlens=None)
         outputs, after = module(*(x.transpose(0, 1) for x in inputs), state=None, context=inner)
-        return _each(outputs, lambda y: y.transpose(0, 1)), apart(_faded(after, rows), plan.copies)
+        return _each(outputs, lambda y: y.transpose(0, 1)), apart(
+            _faded(module, after, rows), plan.copies
+        )
     if state is None and not context.keep and _bucketed(module, inputs[0]):
-        _faded(None, rows)
+        _faded(module, None, rows)
         return _by_length(module, inputs, context, plan), None
-    inner = replace(context, cu_seqlens=plan.bounds)
+    count = plan.copies * plan.sequences
+    spare = 0 if module.sparing else plan.members - count
+    inner = replace(context, cu_seqlens=plan.bounds[: count + spare + 1])
     before = _side(state)
     if before is None and context.keep:
-        before = module.init_state(plan.copies * plan.sequences, inputs[0])
-    spare = plan.members - plan.copies * plan.sequences
+        before = module.init_state(count, inputs[0])
     if before is not None and spare:
         before = _map(before, lambda leaf: torch.cat([leaf, torch.zeros_like(leaf[:1])]))
     outputs, after = packed.call(module, inputs, before, inner)
     if after is not None and spare:
         after = _map(after, lambda leaf: leaf[:-spare])
-    return outputs, apart(_faded(after, rows), plan.copies)
+    return outputs, apart(_faded(module, after, rows), plan.copies)
 
 
 def _bucketed(module: Any, like: Tensor) -> bool:
@@ -201,23 +204,27 @@ def _on_tokens(
     before = _map(whole, lambda leaf: leaf.index_select(0, index))
     outputs, after = module(*inputs, state=before, context=inner)
     if after is None:
-        _faded(after, rows)
+        _faded(module, after, rows)
         return outputs, None
 
     def put(name: str, leaf: Tensor) -> Tensor:
         return _written(whole[name], after[name], index, kept if plan.refusing else None)
 
     written = {name: put(name, leaf) for name, leaf in after.items()}
-    return outputs, apart(_faded(written, rows), plan.copies)
+    return outputs, apart(_faded(module, written, rows), plan.copies)
 
 
-def _faded(state: State | None, rows: Rows) -> State | None:
+def _faded(module: Any, state: State | None, rows: Rows) -> State | None:
     """Memories behind the decays of the tokens that went elsewhere after their last one."""
-    if not rows.left or (state is not None and "memory" not in state):
+    fades = getattr(module, "faded", None)
+    if not rows.left or (state is not None and "memory" not in state and fades is None):
         return state
     left = rows.left.pop()
     if state is None:
         return None
+    if fades is not None:
+        found: State = fades(state, left)
+        return found
     if state["memory"].dim() == left.dim():
         return {"memory": state["memory"] * left.exp().to(state["memory"].dtype)}
     heads = state["memory"].shape[1]

@@ -14,7 +14,10 @@ from archdsl.blocks.nn.base import Context, Seeded, Site, State, exactly, heads_
 from archdsl.blocks.nn.memory import retention_decay
 from archdsl.blocks.nn.objective import objective
 from archdsl.blocks.ops import learner as ops
-from archdsl.kernels.learner.dispatch import Gates, Learned, learn
+from archdsl.kernels.learner.dispatch import learn
+from archdsl.kernels.learner.lanes import Gates, Learned, decayed
+from archdsl.kernels.learner.memories import split
+from archdsl.kernels.learner.packed import learn_packed
 
 
 class LearnerMemory(Site):
@@ -25,7 +28,9 @@ class LearnerMemory(Site):
     """
 
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
-    packs: ClassVar[bool] = False
+    packs: ClassVar[bool] = True
+    bucketed: ClassVar[bool] = False
+    sparing: ClassVar[bool] = True
     op: ops.LearnerMemory
 
     def __init__(self, op: ops.LearnerMemory) -> None:
@@ -89,21 +94,58 @@ class LearnerMemory(Site):
     ) -> tuple[Tensor, State | None]:
         """The operation's ports → ``[B, T, H·V]``, and the memory."""
         given = dict(zip(self.ports, inputs, strict=True))
-        writes = self.op.rule.learn.writes
+        rule, writes = self.op.rule, self.op.rule.learn.writes
+        q, k, v = self._query(given["query"]), self._wide(given["key"]), self._wide(given["value"])
         with exactly(inputs[0]):
-            out, after = learn(
-                self.op.rule,
-                self._query(given["query"], writes),
-                self._wide(given["key"]),
-                self._wide(given["value"]),
-                self._gates(given),
-                self.learned(widened(inputs[0])),
-                state=state,
-                position=context.position * writes,
-                bias=objective(self.op.rule.loss),
-            )
+            gates, learned = self._gates(given), self.learned(widened(inputs[0]))
+            if context.cu_seqlens is None and not self.op.counted:
+                place, loss = context.position * writes, objective(rule.loss)
+                out, after = learn(
+                    rule, q, k, v, gates, learned, state=state, position=place, bias=loss
+                )
+            else:
+                out, after = self._packed((q, k, v), gates, learned, state, context)
         read = out[:, writes - 1 :: writes] * self.op.factor
         return read.flatten(-2).to(given["value"].dtype), after if context.keep else None
+
+    def _packed(
+        self,
+        streams: tuple[Tensor, Tensor, Tensor],
+        gates: Gates,
+        learned: Learned,
+        state: State | None,
+        context: Context,
+    ) -> tuple[Tensor, State]:
+        """Sequences in one row, or a batch of them that have come differently far."""
+        (batch, length), rows = streams[0].shape[:2], context.rows
+        rule, bounds = self.op.rule, context.cu_seqlens
+        if bounds is None:
+            bounds = torch.arange(batch + 1, device=learned.start[0].device) * length
+        else:
+            bounds = bounds * rule.learn.writes
+        q, k, v = map(_in_one_row, streams)
+        gates = Gates(
+            _in_one_row(gates.rate), *(None if x is None else _in_one_row(x) for x in gates[1:])
+        )
+        out, after = learn_packed(
+            rule, q, k, v, gates, learned, bounds,
+            state=state, written=None if state is None else state.get("writes"),
+            widest=None if rows is None else rows.length * rule.learn.writes,
+            bias=objective(rule.loss),
+        )  # fmt: skip
+        if self.op.counted:
+            after["writes"] = bounds.diff() + (0 if state is None else state["writes"])
+        return out.view(batch, length, *out.shape[2:]), after
+
+    def faded(self, state: State, log: Tensor) -> State:
+        """The memory behind decays ``[B, H]`` or ``[B, H·K]`` of tokens that went elsewhere."""
+        per_channel = self.op.rule.keep.decay == "channel"
+        gate = heads_apart(log.exp(), self.op.heads) if per_channel else log.exp()
+        faded = dict(state)
+        for name, factor in decayed(self.op.rule, gate.flatten(0, 1)).items():
+            leaf = state[name]
+            faded[name] = leaf * split(factor.to(leaf.dtype), 0, leaf.shape[:2])
+        return faded
 
     def _wide(self, x: Tensor) -> Tensor:
         """``[B, T, writes·H·D]`` → ``[B, T·writes, H, D]``."""
@@ -111,8 +153,8 @@ class LearnerMemory(Site):
         width = x.shape[2] // (writes * heads)
         return x.reshape(x.shape[0], x.shape[1] * writes, heads, width)
 
-    def _query(self, query: Tensor, writes: int) -> Tensor:
-        return heads_apart(query, self.op.heads).repeat_interleave(writes, 1)
+    def _query(self, query: Tensor) -> Tensor:
+        return heads_apart(query, self.op.heads).repeat_interleave(self.op.rule.learn.writes, 1)
 
     def _gates(self, given: dict[str, Tensor]) -> Gates:
         rule = self.op.rule
@@ -144,6 +186,11 @@ class LearnerMemory(Site):
             return log
         spread = log.new_zeros(log.shape[0], log.shape[1], writes, *log.shape[2:])
         return torch.cat([log[:, :, None], spread[:, :, 1:]], 2).flatten(1, 2)
+
+
+def _in_one_row(x: Tensor) -> Tensor:
+    """``[B, T, …]`` as ``[1, B·T, …]``."""
+    return x.flatten(0, 1)[None]
 
 
 class PolynomialFeatures(Site):

@@ -42,12 +42,14 @@ class LearnerMemory(Op):
         heads: memories side by side.
         rule: the point.
         scale: of what is read; by default a matrix reads with ``key_dim^-1/2``, as its family does.
+        counted: whether it counts its writes, because it does not take every token of the text.
     """
 
     module: ClassVar[str] = NN + "LearnerMemory"
     heads: int
     rule: Annotated[Rule, SkipValidation]
     scale: float | None = None
+    counted: bool = False
 
     @property
     def ports(self) -> tuple[str, ...]:
@@ -82,7 +84,8 @@ class LearnerMemory(Op):
     def state(self, length: int) -> Mapping[str, Buffer]:
         """The memory, in float32; what it begins with is learned, so a fresh one is not all zeros."""
         shapes = state_shapes(self.rule, self.heads)
-        return {name: Buffer(shape) for name, shape in shapes.items()}
+        written = {"writes": Buffer((), "int64")} if self.counted else {}
+        return {name: Buffer(shape) for name, shape in shapes.items()} | written
 
     def flops(self, work: Work) -> int:
         """See the kernel family."""

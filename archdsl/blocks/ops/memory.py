@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import SkipValidation
 
 from archdsl.blocks.op import Buffer, Op, Shape, Type, Work
+from archdsl.blocks.ops.learner import rule_ports
 from archdsl.kernels.decay import flops as decay
 from archdsl.kernels.delta import flops as delta
 from archdsl.kernels.learner.rule import Rule
@@ -106,6 +107,11 @@ class Memory(Recurrence):
     memory: Literal["vector", "matrix"]
     bias: Literal["dot", "l2"]
     rule: Annotated[Rule | None, SkipValidation] = None
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """Those of its family."""
+        return super().ports if self.rule is None else rule_ports(self.rule)
 
     @property
     def point(self) -> tuple[str, str, str, str]:

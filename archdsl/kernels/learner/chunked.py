@@ -13,81 +13,27 @@ decoding and any prefill compute the same.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from archdsl.kernels.learner import biases, learners, memories, retentions
-from archdsl.kernels.learner.memories import Norm
+from archdsl.kernels.learner.parts import (
+    Memory,
+    Offset,
+    Part,
+    Rules,
+    Streams,
+    Weights,
+    begun_where,
+    factors_of,
+)
 from archdsl.kernels.learner.rule import Rule
-
-Weights = tuple[Tensor, ...]
 
 SPAN = 16
 """Writes whose chunks are computed again together in the backward pass, at least."""
-
-
-class Streams(NamedTuple):
-    """What comes with every write, lanes first: L = batch x heads, N writes.
-
-    query, key [L, N, K], value [L, N, V]; rate [L, N] or [L, N, K]; log decay [L, N] or [L, N, K];
-    the logarithm of the momentum, the weight in a window and a loss's threshold [L, N].
-    """
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    rate: Tensor
-    decay: Tensor | None = None
-    momentum: Tensor | None = None
-    weight: Tensor | None = None
-    threshold: Tensor | None = None
-
-    def part(self, first: int, last: int) -> "Streams":
-        """Some of the writes."""
-        parts: list[Any] = [None if x is None else x[:, first:last] for x in self]
-        return Streams(*parts)
-
-
-class Memory(NamedTuple):
-    """What is carried from write to write.
-
-    `current` and `momentum` are what has accumulated, `start` what the gradients of the chunk that is
-    under way see, `recent` the last window - 1 writes (keys, values, weights, thresholds), `sparse` the
-    soft threshold so far [L].
-    """
-
-    current: Weights
-    start: Weights
-    momentum: Weights
-    recent: tuple[Tensor, ...]
-    sparse: Tensor
-
-
-class Rules(NamedTuple):
-    """The point, the norm of its memory, TTT's position steps [chunk], the loss's gradient."""
-
-    rule: Rule
-    norm: Norm
-    share: Tensor | None
-    gradient: biases.Bias
-
-
-class Part(NamedTuple):
-    """Writes of one chunk, the first of them number `offset`, and the memory before them."""
-
-    rules: Rules
-    x: Streams
-    memory: Memory
-    offset: int
-    soft: Tensor
-
-    @property
-    def ends(self) -> bool:
-        """Whether the chunk is complete behind them."""
-        return self.offset + self.x.key.shape[1] == self.rules.rule.learn.chunk
 
 
 class Gradients(NamedTuple):
@@ -105,7 +51,7 @@ def run(rules: Rules, x: Streams, memory: Memory, offset: int) -> tuple[Tensor, 
     outputs, first = [], 0
     while first < count:
         last = min(count, first + span - offset)
-        out, memory = _kept(rules, x.part(first, last), memory, offset, last - first < count)
+        out, memory = kept(rules, x.part(first, last), memory, offset, last - first < count)
         outputs.append(out)
         first, offset = last, 0
     return _joined(outputs), memory
@@ -115,75 +61,60 @@ def _joined(outputs: list[Tensor]) -> Tensor:
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
 
 
-def _kept(
-    rules: Rules, x: Streams, memory: Memory, offset: int, several: bool
+def kept(
+    rules: Rules, x: Streams, memory: Memory, offset: Offset, several: bool, width: int = 0
 ) -> tuple[Tensor, Memory]:
-    """Some chunks; in training only the memory between them is kept, the rest is computed again.
+    """Some chunks, `width` writes wide where lanes differ.
 
-    But for long chunks that form no token's weights: what they keep is as small.
+    In training only the memory between several is kept, and the rest is computed again; but for long
+    chunks that form no token's weights: what they keep is as small.
     """
     small = rules.rule.dual and rules.rule.learn.chunk >= SPAN
     if several and not small and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         found: tuple[Tensor, Memory] = checkpoint(
-            _parts, rules, x, memory, offset,
+            _parts, rules, x, memory, offset, width,
             use_reentrant=False, preserve_rng_state=False, determinism_check="none",
         )  # fmt: skip
         return found
-    return _parts(rules, x, memory, offset)
+    return _parts(rules, x, memory, offset, width)
 
 
-def _parts(rules: Rules, x: Streams, memory: Memory, offset: int) -> tuple[Tensor, Memory]:
-    count, chunk = x.key.shape[1], rules.rule.learn.chunk
+def _parts(
+    rules: Rules, x: Streams, memory: Memory, offset: Offset, width: int
+) -> tuple[Tensor, Memory]:
+    count, wide = x.key.shape[1], width or rules.rule.learn.chunk
     outputs, first = [], 0
     while first < count:
-        last = min(count, first + chunk - offset)
+        last = min(count, first + wide - (offset if isinstance(offset, int) else 0))
         out, memory = part(rules, x.part(first, last), memory, offset)
         outputs.append(out)
         first, offset = last, 0
     return _joined(outputs), memory
 
 
-def part(rules: Rules, x: Streams, memory: Memory, offset: int) -> tuple[Tensor, Memory]:
+def part(rules: Rules, x: Streams, memory: Memory, offset: Offset) -> tuple[Tensor, Memory]:
     """Writes of one chunk, the first of them number `offset`."""
     rule = rules.rule
-    if offset == 0:
-        memory = begun(rule, x, memory)
+    memory = begun_where(rule, x, memory, offset)
     x, soft = _shrinking(rule, x, memory)
     used = _used(rule, _weights(rule, memory.start, memory.start, _start_threshold(rule, x)))
     seen = _windowed(rule, x, memory)
     found = _channelled(rule, x, _gradients(rules, x, seen, used, memory))
     read = _dual if rule.dual else _formed
     out, current, momentum = read(Part(rules, x, memory, offset, soft), found)
+    return out, Memory(current, memory.start, momentum, _recent(rule, x, seen), soft[:, -1])
+
+
+def _recent(rule: Rule, x: Streams, seen: "Seen") -> tuple[Tensor, ...]:
+    """The last window - 1 of the writes that there are."""
     window = rule.learn.window - 1
-    recent = tuple(s[:, s.shape[1] - window :] for s in seen) if window else ()
-    return out, Memory(current, memory.start, momentum, recent, soft[:, -1])
-
-
-def begun(rule: Rule, x: Streams, memory: Memory) -> Memory:
-    """A chunk begins: its gradients see what there is, or that behind the first decay."""
-    start = memory.current
-    if rule.learn.decay_first and x.decay is not None:
-        factors = _factors(rule, x.decay[:, 0].exp(), rule.keep.decay == "channel")
-        start = tuple(w * f for w, f in zip(start, factors, strict=True))
-    return memory._replace(start=start, sparse=torch.zeros_like(memory.sparse))
-
-
-def _factors(rule: Rule, gate: Tensor, channelwise: bool) -> list[Tensor]:
-    """A gate [L, …] or one a key channel [L, …, K], as a factor of each layer's weights.
-
-    A key channel's stands on the inputs of the first layer and, where the values are as wide, on the
-    outputs of the last one; other layers, and biases, take a head's mean.
-    """
-    shapes = rule.store.shapes
-    if not channelwise:
-        return [gate[..., None, None]] * len(shapes)
-    mean = gate.mean(-1, keepdim=True)
-    factors = [mean[..., None]] * len(shapes)
-    inputs = torch.cat([gate, mean], -1) if rule.store.bias else gate
-    factors[0] = inputs[..., None, :]
-    if len(shapes) > 1 and rule.store.widths[-1] == rule.store.widths[0]:
-        factors[-1] = gate[..., :, None]
-    return factors
+    if not window:
+        return ()
+    if x.present is None:
+        return tuple(s[:, s.shape[1] - window :] for s in seen)
+    place = x.present.sum(1)[:, None] + torch.arange(window, device=x.key.device)
+    lanes = torch.arange(len(place), device=place.device)[:, None]
+    return tuple(s[lanes, place] for s in seen)
 
 
 def _shrinking(rule: Rule, x: Streams, memory: Memory) -> tuple[Streams, Tensor]:
@@ -311,6 +242,8 @@ def _steps(rule: Rule, x: Streams, size: Tensor) -> Steps:
     count = x.key.shape[1]
     muon = rule.learn.form == "muon"
     rate = -torch.ones_like(size[:, -count:]) if muon or x.rate.dim() == 3 else -x.rate
+    if x.present is not None:
+        rate = rate * x.present
     if rule.learn.window == 1:
         own, of = rate * size, None
     else:
@@ -332,7 +265,7 @@ def _channelled(rule: Rule, x: Streams, found: Gradients) -> Gradients:
     """A rate a key channel scales the gradients' own factors."""
     if x.rate.dim() == 2:
         return found
-    factors = _factors(rule, x.rate, True)
+    factors = factors_of(rule, x.rate, True)
     slopes, inputs = list(found.slopes), list(found.inputs)
     for layer, factor in enumerate(factors):
         if factor.shape[-2] == 1:
@@ -347,10 +280,12 @@ Found = tuple[Tensor, Weights, Weights]
 
 def _dual(given: Part, found: Gradients) -> Found:
     """Read [L, N, V], accumulated weights, momentum: no token's weights are formed."""
-    rules, x, memory, offset, _ = given
+    rules, x, memory = given.rules, given.x, given.memory
     rule, count = rules.rule, x.key.shape[1]
     steps = _steps(rule, x, found.size)
     between, before = learners.pairs(x.decay, count, found.size)
+    if x.present is not None:
+        between = between * x.present[:, None]
     of = (
         between * steps.own[:, None]
         if steps.own is not None
@@ -358,15 +293,15 @@ def _dual(given: Part, found: Gradients) -> Found:
     )
     carried = None if steps.carried is None else (between * steps.carried[:, None]).sum(-1)
     last = of[:, -1]
-    share = None if rules.share is None else rules.share[offset : offset + count]
+    share = given.share
     if share is not None:
-        of = of * share[:, None]
+        of = of * share[..., None]
 
     def product(layer: int, h: Tensor) -> Tensor:
         base = before if share is None else before * share
         y = torch.bmm(h, memory.current[layer].mT) * base[..., None]
         if share is not None:
-            y = y + torch.bmm(h, memory.start[layer].mT) * (1 - share)[:, None]
+            y = y + torch.bmm(h, memory.start[layer].mT) * (1 - share)[..., None]
         if carried is not None:
             y = y + torch.bmm(h, memory.momentum[layer].mT) * carried[..., None]
         scores = torch.bmm(h, found.inputs[layer].mT) * of
@@ -376,8 +311,9 @@ def _dual(given: Part, found: Gradients) -> Found:
     current = _sums(
         found, last, [(memory.current, before[:, -1]), (memory.momentum, _last(carried))]
     )
-    if share is not None and given.ends:
-        current = tuple(w + (a - w) * share[-1] for a, w in zip(current, memory.start, strict=True))
+    if rules.share is not None:
+        pairs = zip(current, memory.start, strict=True)
+        current = given.ended(tuple(w + (a - w) * rules.share[-1] for a, w in pairs), current)
     if steps.of is None or not rule.learn.carries:
         return out, current, memory.momentum
     momentum = _sums(found, steps.of[:, -1], [(memory.momentum, _last(steps.carried))])
@@ -409,13 +345,17 @@ def _formed(given: Part, found: Gradients) -> Found:
     momentum = tuple(s[:, -1] for s in taken) if rule.learn.carries else memory.momentum
     if rule.learn.form == "muon":
         taken = [_orthogonal(rule, s) * x.rate[..., None, None] for s in taken]
+    if x.present is not None:
+        taken = [s * x.present[..., None, None] for s in taken]
     moved = _accumulated(rule, x, taken, memory)
     limits = soft[..., None, None] if rule.keep.form == "elastic_net" else _start_threshold(rule, x)
     start = tuple(w[:, None] for w in memory.start)
     weights = _weights(rule, moved, start, limits)
     out, _ = memories.through(rule.store, rules.norm, x.query, memories.own(_used(rule, weights)))
-    kept = weights if given.ends and rule.keep.fed_back else moved
-    return out, tuple(w[:, -1] for w in kept), momentum
+    last = tuple(w[:, -1] for w in moved)
+    if rule.keep.fed_back:
+        last = given.ended(tuple(w[:, -1] for w in weights), last)
+    return out, last, momentum
 
 
 def _step(rule: Rule, found: Gradients, steps: Steps, memory: Memory, layer: int) -> Tensor:
@@ -451,7 +391,7 @@ def _accumulated(rule: Rule, x: Streams, taken: list[Tensor], memory: Memory) ->
             + w[:, None] * before[..., None, None]
             for s, w in zip(taken, current, strict=True)
         )
-    factors = _factors(rule, x.decay.exp(), True)
+    factors = factors_of(rule, x.decay.exp(), True)
     triples = zip(taken, current, factors, strict=True)
     return tuple(_scanned(s, w, f) for s, w, f in triples)
 

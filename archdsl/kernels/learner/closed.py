@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from archdsl.kernels.learner import learners, memories
-from archdsl.kernels.learner.chunked import Streams
 from archdsl.kernels.learner.flops import CLOSED_SPAN as SPAN
+from archdsl.kernels.learner.parts import Streams
 from archdsl.kernels.learner.rule import Rule
 
 Sums = tuple[Tensor, Tensor]
@@ -21,16 +21,20 @@ def run(rule: Rule, x: Streams, sums: Sums) -> tuple[Tensor, dict[str, Tensor]]:
     """Read [L, N, V], and the sums [L, K, K] and [L, V, K]."""
     count, outputs = x.key.shape[1], []
     for first in range(0, count, SPAN):
-        part = x.part(first, min(count, first + SPAN))
-        if torch.is_grad_enabled() and count > SPAN and not torch.compiler.is_compiling():
-            out, sums = checkpoint(
-                _part, rule, part, sums,
-                use_reentrant=False, preserve_rng_state=False, determinism_check="none",
-            )  # fmt: skip
-        else:
-            out, sums = _part(rule, part, sums)
+        out, sums = kept(rule, x.part(first, min(count, first + SPAN)), sums, count > SPAN)
         outputs.append(out)
     return torch.cat(outputs, 1), {"keys": sums[0], "values": sums[1]}
+
+
+def kept(rule: Rule, x: Streams, sums: Sums, several: bool) -> tuple[Tensor, Sums]:
+    """A span; in training only the sums between several are kept, the rest is computed again."""
+    if several and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        found: tuple[Tensor, Sums] = checkpoint(
+            _part, rule, x, sums,
+            use_reentrant=False, preserve_rng_state=False, determinism_check="none",
+        )  # fmt: skip
+        return found
+    return _part(rule, x, sums)
 
 
 def _part(rule: Rule, x: Streams, sums: Sums) -> tuple[Tensor, Sums]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from archdsl.kernels.learner import biases, learners, memories, retentions
-from archdsl.kernels.learner.chunked import Memory, Rules, Streams, Weights, begun
+from archdsl.kernels.learner.parts import Memory, Rules, Streams, Weights, begun
 from archdsl.kernels.learner.rule import Rule
 
 Write = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -17,6 +17,7 @@ from archdsl.kernels.delta.reference import reference as delta_reference
 from archdsl.kernels.learner import biases, learners, retentions
 from archdsl.kernels.learner.dispatch import Gates, Learned, learn
 from archdsl.kernels.learner.flops import flops
+from archdsl.kernels.learner.packed import learn_packed
 from archdsl.kernels.learner.rule import Keep, Learn, Loss, Rule, Store
 
 BATCH, LENGTH, HEADS = 2, 11, 2
@@ -238,3 +239,73 @@ def test_a_bounded_step_on_one_pair_never_leaves_a_larger_error() -> None:
     errors = (out - v).norm(dim=-1)
     assert float(errors[:, -1].max()) < float(errors[:, 0].max())
     assert bool(torch.isfinite(out).all())
+
+
+MEMBERS = (5, 0, 1, 11, 4)
+"""Writes of packed sequences; as many are behind the last one, and nobody's, as `NOBODYS`."""
+NOBODYS = 2
+
+
+def packed(given: Arguments) -> Arguments:
+    """The first writes of the batch's rows in one row."""
+    q, k, v, gates, learned = given
+
+    def one(x: Tensor) -> Tensor:
+        return x.flatten(0, 1)[None, : sum(MEMBERS) + NOBODYS]
+
+    cut = Gates(*(x if x is None or x.dim() == 1 else one(x) for x in gates))
+    return one(q), one(k), one(v), cut, learned
+
+
+def by_members(
+    rule: Rule, given: Arguments, states: list[dict[str, Tensor] | None], written: list[int]
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Every member by itself, a write at a time."""
+    rows, after, first = [], [], 0
+    for length, state, before in zip(MEMBERS, states, written, strict=True):
+        cut = part(given, slice(first, first + length))
+        first += length
+        if not length:
+            after.append(state)
+            continue
+        row, kept = learn(rule, *cut, state=state, position=before, backend="reference")
+        rows.append(row)
+        after.append(kept)
+    return torch.cat(rows, 1), after
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["known", "bounded"])
+@pytest.mark.parametrize(
+    "rule",
+    [*rules(24), Rule(STORES["matrix"], learn=Learn("closed"))],
+    ids=lambda r: f"{r.loss.form}-{r.keep.form}-{r.learn.form}",
+)
+def test_packed_sequences_are_each_by_itself(
+    rule: Rule, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a fresh start, then on from within chunks; with and without lengths that are known."""
+    if not exact:
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    given = packed(arguments(rule, 12))
+    leaves = [x.requires_grad_() for x in tensors(given)]
+    bounds = torch.tensor([0, *itertools.accumulate(MEMBERS)])
+    out, state = learn_packed(rule, *given, bounds, widest=11)
+    fresh: list[dict[str, Tensor] | None] = [None] * len(MEMBERS)
+    wanted, after = by_members(rule, given, fresh, [0] * len(MEMBERS))
+    assert_close(out[:, :-NOBODYS], wanted, EXACT, "output")
+    assert not out[:, -NOBODYS:].any()
+
+    written = bounds.diff() % (1 if rule.learn.form == "closed" else rule.learn.chunk)
+    again, _ = learn_packed(rule, *given, bounds, state=state, written=written)
+    second, _ = by_members(rule, given, after, list(MEMBERS))
+    assert_close(again[:, :-NOBODYS][:, :5], second[:, :5], EXACT, "output behind a state")
+    both = torch.cat([wanted, second], 1)
+    found = torch.cat([out[:, :-NOBODYS], again[:, :-NOBODYS]], 1)
+    assert_close(found, both, EXACT, "outputs")
+    weights = torch.randn(both.shape, generator=torch.Generator().manual_seed(1), dtype=both.dtype)
+    left, right = (
+        torch.autograd.grad((y * weights).sum(), leaves, allow_unused=True) for y in (found, both)
+    )
+    for index, (a, b) in enumerate(zip(left, right, strict=True)):
+        if b is not None:
+            assert_close(a, b, EXACT, f"gradient {index}")
