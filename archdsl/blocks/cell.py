@@ -71,8 +71,9 @@ class Cell(Layer):
         self._check_weights(width_in)
         _check_axes(self.analysis, self.copies)
         self._check_convolution()
-        bare = next((e for e in self.closed if _bare_input(e.value)), None)
-        if width != width_in and bare is not None:
+        wrong = self.closed if width != width_in else ()
+        bare = next((e for e in wrong if _bare_input(e.value)), None)
+        if bare is not None:
             raise Invalid(
                 "cell-widths",
                 f"`{bare.target} = {text(bare.value)}` uses `x` as it is, {width_in} wide, in a cell"
@@ -200,18 +201,23 @@ def _check_axes(analysis: Analysis, copies: int) -> None:
 
 
 def _reads_convolution(equations: tuple[Assignment, ...]) -> bool:
-    return any(Name(INPUTS[1]) in walk(equation.value) for equation in equations)
+    near = INPUTS[1]
+    parts = (part for equation in equations for part in walk(equation.value))
+    return any(isinstance(part, Name) and part.name == near for part in parts)
 
 
 def _bare_input(expression: Expression) -> bool:
     """Whether ``x`` stands anywhere but alone as an argument of a full ``linear``."""
-    inputs = [Name(name) for name in INPUTS]
-    if expression in inputs:
+    if _is_input(expression):
         return True
     if not isinstance(expression, Apply):
         return False
     full = expression.function == "linear" and not dict(expression.options).get("diagonal")
-    return any(_bare_input(a) for a in expression.arguments if not (full and a in inputs))
+    return any(_bare_input(a) for a in expression.arguments if not (full and _is_input(a)))
+
+
+def _is_input(expression: Expression) -> bool:
+    return isinstance(expression, Name) and expression.name in INPUTS
 
 
 def outside(expression: Expression) -> Iterator[Apply]:

@@ -223,6 +223,15 @@ class Analysis:
         return tuple(name for name in self.assignments if name not in self.free)
 
     @cached_property
+    def sums(self) -> tuple[tuple[Linear, tuple[Product, ...]], ...]:
+        """Every ``linear`` that depends on a state, with the products of it that do not."""
+        return tuple(
+            (linear, tuple(p for p in linear.products if not self.depends(p.argument)))
+            for linear in self.linears
+            if self.depends(linear.call)
+        )
+
+    @cached_property
     def of_input(self) -> tuple[Product, ...]:
         """The whole matrices that ``x`` itself meets."""
         found = (product for linear in self.linears for product in linear.products)

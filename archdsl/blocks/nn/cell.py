@@ -302,13 +302,10 @@ class _Steps(_Run):
     def _inputs(self) -> dict[Apply, Tensor | None]:
         """For each ``linear`` with a part that depends on the state, the sum of the parts that do not."""
         found: dict[Apply, Tensor | None] = {}
-        for call, linear in self.linears.items():
-            if not self.analysis.depends(call):
-                continue
-            free = [p for p in linear.products if not self.analysis.depends(p.argument)]
+        for linear, free in self.analysis.sums:
             parts = [self.product(p, self.value(p.argument, self.values)) for p in free]
             parts += self.bias(linear)
-            found[call] = _sum(parts) if parts else None
+            found[linear.call] = _sum(parts) if parts else None
         return found
 
     def _joined(self) -> dict[str, tuple[Tensor, list[str]]]:

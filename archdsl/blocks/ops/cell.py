@@ -82,6 +82,14 @@ class CellRecurrence(Op):
 
     def factors(self, product: Product) -> Mapping[str, Shape]:
         """What its argument meets, in order: a weight or two thin ones, the gain ``[D]`` of a norm."""
+        return self._factors[product.name]
+
+    @cached_property
+    def _factors(self) -> dict[str, Mapping[str, Shape]]:
+        products = (p for linear in self.analysis.linears for p in linear.products)
+        return {product.name: self._met(product) for product in products}
+
+    def _met(self, product: Product) -> Mapping[str, Shape]:
         name, shape, setting = product.name, self.shape(product), product.setting("rank")
         rank = int(setting) if isinstance(setting, int) else 0
         found: dict[str, Shape] = {f"{name}_down": (rank, shape[1])} if rank else {name: shape}
