@@ -145,7 +145,7 @@ def test_the_table_fits_a_terminal(result):
 
 
 def test_the_title_says_how_trials_ended(result):
-    assert result.title == "fake: the best of 9 trials (3 trained, 2 cut, 4 failed)"
+    assert result.title == "fake: the best of 9 trials (3 trained, 3 cut, 3 failed)"
     assert replace(result, records=(), front=()).title == "fake: 0 trials"
     best = replace(result, records=result.front[:1], front=result.front[:1])
     assert best.title == "fake: the best of 1 trial (1 trained)"
