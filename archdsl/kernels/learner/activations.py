@@ -37,6 +37,6 @@ ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "tanh": (torch.tanh, lambda x: 1 - torch.tanh(x).square()),
     "elu1": (lambda x: functional.elu(x) + 1, lambda x: torch.exp(x.clamp(max=0))),
     "softplus": (functional.softplus, torch.sigmoid),
-    "leaky_relu": (functional.leaky_relu, lambda x: torch.where(x > 0, 1.0, 0.01).to(x.dtype)),
+    "leaky_relu": (functional.leaky_relu, lambda x: torch.where(x > 0, torch.ones_like(x), 0.01)),
 }
 """Value and slope by the language's names."""

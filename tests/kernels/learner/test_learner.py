@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from archdsl.kernels.delta.reference import reference as delta_reference
 from archdsl.kernels.learner import biases, learners, retentions
+from archdsl.kernels.learner.activations import ACTIVATIONS
 from archdsl.kernels.learner.dispatch import Gates, Learned, learn
 from archdsl.kernels.learner.flops import flops
 from archdsl.kernels.learner.packed import learn_packed
@@ -239,6 +240,14 @@ def test_a_bounded_step_on_one_pair_never_leaves_a_larger_error() -> None:
     errors = (out - v).norm(dim=-1)
     assert float(errors[:, -1].max()) < float(errors[:, 0].max())
     assert bool(torch.isfinite(out).all())
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_slopes_of_activations_are_their_derivatives(name: str) -> None:
+    value, slope = ACTIVATIONS[name]
+    x = torch.linspace(-3, 3, 40, dtype=torch.float64, requires_grad=True)
+    (wanted,) = torch.autograd.grad(value(x).sum(), x)
+    assert_close(slope(x), wanted, 1e-12)
 
 
 MEMBERS = (5, 0, 1, 11, 4)
