@@ -21,7 +21,8 @@ from archdsl.blocks.base import (
     features,
     nothing_to_decay,
 )
-from archdsl.blocks.cell_analysis import Analysis, analysed, calls, renamed
+from archdsl.blocks.cell_analysis import Analysis, analysed
+from archdsl.blocks.cell_rewriting import calls, renamed
 from archdsl.blocks.conv import Kernel
 from archdsl.blocks.equations import (
     DRAWS,

@@ -12,10 +12,9 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import count, permutations
 
+from archdsl.blocks.cell_rewriting import ONE, ZERO, calls, combined, marked, renamed
 from archdsl.blocks.equations import (
     INPUTS,
-    MARK,
-    OWNERS,
     Apply,
     Assignment,
     Constant,
@@ -25,8 +24,6 @@ from archdsl.blocks.equations import (
     text,
     walk,
 )
-
-ZERO, ONE = Constant(Fraction(0)), Constant(Fraction(1))
 
 CHANNEL, COPY = frozenset(("channel",)), frozenset(("copy",))
 
@@ -434,45 +431,6 @@ class Analysis:
 
     def _breaks(self, part: Apply) -> bool:
         return all(self.affine(part, s) is None for s in self.states if self.depends(part, (s,)))
-
-
-def calls(expression: Expression) -> Iterator[Apply]:
-    """The function applications of an expression, innermost last."""
-    return (part for part in walk(expression) if isinstance(part, Apply))
-
-
-def renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
-    """The expression with other names for its names."""
-    match expression:
-        case Name(name):
-            return Name(names.get(name, name))
-        case Apply(function, arguments, options):
-            return Apply(function, tuple(renamed(a, names) for a in arguments), options)
-    return expression
-
-
-def marked(expression: Expression, marks: Iterator[int]) -> Expression:
-    """The expression with a number on all that owns weights, so that equal ones keep their own."""
-    if not isinstance(expression, Apply):
-        return expression
-    mark = ((MARK, str(next(marks))),) if expression.function in OWNERS else ()
-    arguments = tuple(marked(argument, marks) for argument in expression.arguments)
-    return Apply(expression.function, arguments, expression.options + mark)
-
-
-def combined(function: str, left: Expression, right: Expression) -> Expression:
-    """``left + right`` or another arithmetic operation, without the zeros and ones."""
-    if function in ("add", "sub") and right == ZERO:
-        return left
-    if function == "add" and left == ZERO:
-        return right
-    if function in ("mul", "div") and right == ONE:
-        return left
-    if function == "mul" and left == ONE:
-        return right
-    if function in ("mul", "div") and left == ZERO:
-        return ZERO
-    return Apply(function, (left, right))
 
 
 def _scaled(found: Affine | None, other: Expression, sign: str = "mul") -> Affine | None:

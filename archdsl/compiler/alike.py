@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+from archdsl.compiler.cell_terms import Applied, Assigned, Wrapped
 from archdsl.compiler.terms import (
-    Applied,
     Arithmetic,
-    Assigned,
     Choice,
     Constant,
     Listing,
@@ -16,7 +15,6 @@ from archdsl.compiler.terms import (
     Points,
     Term,
     Typed,
-    Wrapped,
 )
 
 Sites = tuple[str, ...]

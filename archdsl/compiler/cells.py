@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from archdsl.blocks import equations
 from archdsl.blocks.base import LARGEST
+from archdsl.compiler.cell_terms import Applied, Assigned, Wrapped
 from archdsl.compiler.context import At, Call
 from archdsl.compiler.expect import EQUATION, Expect, Interval
 from archdsl.compiler.explore import no_choice
 from archdsl.compiler.numeric import calculation
 from archdsl.compiler.terms import (
-    Applied,
-    Assigned,
     Broken,
     Choice,
     Constant,
@@ -22,7 +21,6 @@ from archdsl.compiler.terms import (
     Make,
     Run,
     Term,
-    Wrapped,
 )
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
 from archdsl.grammar import ast

@@ -14,7 +14,6 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from archdsl.blocks import equations
 from archdsl.blocks.base import Invalid, Layer
 from archdsl.compiler.arch import Element, Visit
 from archdsl.compiler.calculation import Operator, calculate
@@ -438,60 +437,6 @@ class Origin:
         if expect.layers or expect.equation:
             return None
         return f"{argument.name} = {value_text(run.value(term, copies), expect)}"
-
-
-# --- equations of a cell --------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class Applied(Term):
-    """A function or an operator of terms, in an equation."""
-
-    function: str
-    arguments: tuple[Term, ...]
-    options: tuple[tuple[str, Term], ...] = ()
-
-    def children(self) -> Iterator[Term]:
-        """What it is made of."""
-        yield from self.arguments
-        yield from (term for _, term in self.options)
-
-    def evaluate(self, run: Run, copies: Copies) -> equations.Expression:
-        """Its value in one run."""
-        arguments = tuple(run.value(term, copies) for term in self.arguments)
-        options = tuple((name, run.value(term, copies)) for name, term in self.options)
-        return equations.Apply(self.function, arguments, options)
-
-
-@dataclass(eq=False)
-class Wrapped(Term):
-    """A number in an equation."""
-
-    number: Term
-
-    def children(self) -> Iterator[Term]:
-        """What it is made of."""
-        return iter((self.number,))
-
-    def evaluate(self, run: Run, copies: Copies) -> equations.Expression:
-        """Its value in one run."""
-        return equations.Constant(Fraction(run.value(self.number, copies)))
-
-
-@dataclass(eq=False)
-class Assigned(Term):
-    """``target = value``."""
-
-    target: str
-    value: Term
-
-    def children(self) -> Iterator[Term]:
-        """What it is made of."""
-        return iter((self.value,))
-
-    def evaluate(self, run: Run, copies: Copies) -> equations.Assignment:
-        """Its value in one run."""
-        return equations.Assignment(self.target, run.value(self.value, copies))
 
 
 # --- helpers --------------------------------------------------------------------------------------
