@@ -110,7 +110,7 @@ def funnel(result: Result) -> list[Stage]:
         for rung, steps in enumerate(rungs)
     ]
     return [
-        Stage("proposed", effort["asked"] + effort["drawn"]),
+        Stage("looked at", effort["infeasible"] + effort["duplicates"] + len(records)),
         Stage("rejected by constraints", effort["infeasible"], "before anything was built"),
         Stage("seen before", effort["duplicates"], "never paid for twice"),
         Stage("scored without training", sum(record.scores is not None for record in records)),
