@@ -183,6 +183,11 @@ class Op(BaseModel):
         return {}
 
     @property
+    def estimated(self) -> bool:
+        """Whether its FLOPs depend on what tokens are, and :meth:`flops` takes a likely case."""
+        return False
+
+    @property
     def common(self) -> Mapping[str, Shape]:
         """Parameters that all operations of a model with the same ones share, by name."""
         return {}

@@ -1,6 +1,7 @@
 """What an architecture costs, from its graph alone: no torch, no weights.
 
-Parameters and state bytes are exact. FLOPs are the matrix products PyTorch's counter counts.
+Parameters and state bytes are exact. FLOPs are the matrix products PyTorch's counter counts; where those
+depend on which tokens go where, ``estimated_flops`` says how many.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ class Cost:
         forward = self._total(of, "runs")
         return forward + 2 * self._total(of, "trained") if work.mode == "train" else forward
 
+    def estimated_flops(self, work: Work) -> int:
+        """The part of a forward pass that depends on which tokens go where; the rest is exact."""
+        return self._total(_Estimated(work), "runs")
+
     def state_bytes(self, length: int = 1024, dtype: str = "float32") -> int:
         """Bytes a sequence carries after ``length`` tokens: recurrent states (float32) and caches."""
         return self._total(_State(length, dtype), "runs")
@@ -109,6 +114,14 @@ class _Products:
 
     def __call__(self, node: Node) -> int:
         return node.op.flops(node.types[0].work(self.work))
+
+
+@dataclass(frozen=True)
+class _Estimated(_Products):
+    """Those of operations whose products depend on what tokens are."""
+
+    def __call__(self, node: Node) -> int:
+        return super().__call__(node) if node.op.estimated else 0
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,12 @@ class Subject:
         compiled: whether it is also tried under ``torch.compile`` (slow, so only a few are).
         passes: how often a signal goes through the layer's own nonlinearity along the sequence: once a
             chunk for a memory that learns, whose rounding errors add up as those of so many layers do.
-        ragged: whether products depend on which tokens go where; costs are those of all rows in one.
     """
 
     layer: str
     causal: bool = True
     compiled: bool = False
     passes: int = 1
-    ragged: bool = False
 
     def text(self) -> str:
         """A model of this layer between a table and a head."""
@@ -159,14 +157,12 @@ SUBJECTS = [
             " idle = decay, z_loss = 0.01) { gla(heads = 2, conv = 3) } } }"),
     Subject("mom(memories = 3, top = 2) { slstm(heads = 2) }"),
     Subject("mom(memories = 3, top = 2) { gru }", compiled=True),
-    Subject("mom(memories = 3, top = 2, capacity = 1) { titans(heads = 2, chunk = 6) }", passes=7,
-            ragged=True),
-    Subject("mom(memories = 3, top = 2) { omeganet(heads = 2, chunk = 6, window = 3) }", passes=7,
-            ragged=True),
+    Subject("mom(memories = 3, top = 2, capacity = 1) { titans(heads = 2, chunk = 6) }", passes=7),
+    Subject("mom(memories = 3, top = 2) { omeganet(heads = 2, chunk = 6, window = 3) }", passes=7),
     Subject("mom(memories = 3, top = 1, projections = shared) { ttt_linear(heads = 2, chunk = 5) lattice }",
-            passes=24, ragged=True),
+            passes=24),
     Subject("mom(memories = 2, top = 1, idle = decay) { miras(mlp(heads = 2), bias = l2,"
-            " retention = decay(per = channel), learner = momentum(chunk = 6)) }", passes=7, ragged=True),
+            " retention = decay(per = channel), learner = momentum(chunk = 6)) }", passes=7),
     Subject("mom(memories = 3, top = 2, neighbours = routed) { slstm(heads = 2, conv = 3) }"),
     Subject("mom(memories = 3, top = 2) { slstm(heads = 2, conv = 3) }"),
     Subject("mom(memories = 3, top = 2, idle = decay) { repeat(2) { gla(heads = 2) swiglu } }"),

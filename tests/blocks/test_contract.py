@@ -12,6 +12,7 @@ import pytest
 import torch
 from blocks.contract import DECODERS, SUBJECTS, SYMBOLS, Subject, tokens
 from blocks.probe import gradients
+from routed_products import counted_learners
 from tolerances import EXACT, assert_close, bound
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -206,13 +207,11 @@ def test_states_are_as_large_as_the_cost_says(subject: Subject, dtype: str) -> N
 @every_subject
 def test_forward_flops_are_those_pytorch_counts(subject: Subject, length: int) -> None:
     model = subject.model()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    work = Work(length=length, batch=2)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, counted_learners() as learned:
         model(tokens(2, length))
-    cost, counted = model.cost.total_flops(Work(length=length, batch=2)), counter.get_total_flops()
-    if subject.ragged:  # chunks that a member does not fill, and rows that it refuses
-        assert cost / 2 < counted < cost * 2
-    else:
-        assert cost == counted
+    exact = model.cost.total_flops(work) - model.cost.estimated_flops(work)
+    assert exact == counter.get_total_flops() - sum(learned)
 
 
 @every_decoder

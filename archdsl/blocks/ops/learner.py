@@ -87,6 +87,11 @@ class LearnerMemory(Op):
         written = {"writes": Buffer((), "int64")} if self.counted else {}
         return {name: Buffer(shape) for name, shape in shapes.items()} | written
 
+    @property
+    def estimated(self) -> bool:
+        """Where only some tokens are taken: how they fill chunks; costs take all of them as one sequence."""
+        return self.counted
+
     def flops(self, work: Work) -> int:
         """See the kernel family."""
         if work.mode == "decode":

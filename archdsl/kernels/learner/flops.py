@@ -1,5 +1,7 @@
 """Matrix products of the learner family, as PyTorch's counter counts them; free of torch."""
 
+from collections.abc import Sequence
+
 from archdsl.kernels.learner.rule import Rule
 
 CLOSED_SPAN = 16
@@ -25,6 +27,13 @@ def step_flops(rule: Rule, batch: int, heads: int, position: int) -> int:
         count = min(left, span - place)
         total, left, place = total + each(rule, count), left - count, 0
     return batch * heads * total
+
+
+def packed_flops(rule: Rule, heads: int, sizes: Sequence[int], width: int, span: int) -> int:
+    """Of packed sequences in blocks of so many members, each with `span` places, `width` for a chunk."""
+    if rule.learn.form == "closed":
+        return sum(sizes) * heads * _closed(rule, span)
+    return sum(sizes) * heads * (span // width) * part_flops(rule, width)
 
 
 def part_flops(rule: Rule, n: int) -> int:
