@@ -9,7 +9,7 @@ from unittest import mock
 
 from archdsl.blocks.nn import learner
 from archdsl.kernels.learner.flops import packed_flops
-from archdsl.kernels.learner.packed import Layout, learn_packed
+from archdsl.kernels.learner.packed import layout_of, learn_packed
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def counted_learners() -> Iterator[list[int]]:
         rule: Any, q: Any, k: Any, v: Any, gates: Any, learned: Any, bounds: Any, **how: Any
     ) -> Any:
         total, heads = k.shape[1:3]
-        layout = Layout.of(rule, total, bounds, how.get("written"), how.get("widest"))
+        layout = layout_of(rule, total, bounds, how.get("written"), how.get("widest"))
         found.append(packed_flops(rule, heads, layout.sizes, layout.width, layout.span))
         return learn_packed(rule, q, k, v, gates, learned, bounds, **how)
 

@@ -15,10 +15,10 @@ from archdsl.blocks.nn.base import Context, Seeded, Site, State, by_head, exactl
 from archdsl.blocks.nn.cell_start import Starts, fill
 from archdsl.blocks.nn.functions import FUNCTIONS
 from archdsl.blocks.nn.recurrence import recurrence
-from archdsl.blocks.nn.shrinking import Shrinking
 from archdsl.blocks.ops import cell as ops
 from archdsl.kernels.common import segments, sequences
 from archdsl.kernels.scan import scan
+from archdsl.kernels.shrinking import Shrinking
 
 Values = dict[str, Tensor]
 
@@ -41,6 +41,11 @@ class CellRecurrence(Site):
     def bucketed(self) -> bool:  # type: ignore[override]
         """A scan is; steps take packed sequences as a batch that shrinks."""
         return self.op.plan == "scan"
+
+    @property
+    def sparing(self) -> bool:  # type: ignore[override]
+        """Steps leave out what is nobody's."""
+        return self.op.plan != "scan"
 
     def draw(self, seeded: Seeded) -> None:
         """Weights with the variance (or bound) of one over all that a ``linear`` sums; biases zero.
@@ -107,9 +112,9 @@ class CellRecurrence(Site):
                 stepwise = self._written and x.shape[1] > 1
                 run = (_WrittenSteps if stepwise else _Steps)(self, wide, state)
             else:
-                rows = context.rows
-                widest = x.shape[1] if rows is None or rows.plan.refusing else rows.length
-                run = _PackedSteps(self, wide, state, Shrinking.of(bounds, x.shape[1], widest))
+                widest = None if context.rows is None else context.rows.length
+                layout = Shrinking.of(x.shape[1], bounds, widest=widest)
+                run = _PackedSteps(self, wide, state, layout)
             output, after = run.result()
         output = output.squeeze(-1) if copied else output
         return output.to(x.dtype), after if context.keep else None
@@ -433,31 +438,32 @@ class _WrittenSteps(_Steps):
 
 
 class _PackedSteps(_Steps):
-    """Packed sequences ``x [1, T, D_in]`` as a batch that shrinks."""
+    """Packed sequences ``x [1, T, D_in]`` as a batch that shrinks where they end, the longest first."""
 
     def __init__(
-        self, cell: CellRecurrence, inputs: list[Tensor], state: State, batch: Shrinking
+        self, cell: CellRecurrence, inputs: list[Tensor], state: State, layout: Shrinking
     ) -> None:
-        super().__init__(cell, inputs, {name: value[batch.order] for name, value in state.items()})
-        self.batch = batch
+        super().__init__(cell, inputs, {name: v[layout.order] for name, v in state.items()})
+        self.layout, self.sizes = layout, list(layout.sizes)
+        self.there = None if layout.full else torch.split(layout.present, self.sizes)
         self.ended: list[Values] = []
 
     @property
     def steps(self) -> int:
         """Tokens of the longest."""
-        return len(self.batch.sizes)
+        return len(self.sizes)
 
     def going(self, current: Values, t: int) -> Values:
         """Without those that have ended, whose states are kept."""
-        size = self.batch.sizes[t]
+        size = self.sizes[t]
         self.ended.append({name: value[size:] for name, value in current.items()})
         return {name: value[:size] for name, value in current.items()}
 
     def passed(self, before: Values, after: Values, t: int) -> Values:
         """Of those that could have a token and have none, the states before."""
-        there = self.batch.going(t)
-        if there is None:
+        if self.there is None:
             return after
+        there = self.there[t]
         return {
             name: torch.where(there.view(-1, *[1] * (value.dim() - 1)), value, before[name])
             for name, value in after.items()
@@ -465,16 +471,16 @@ class _PackedSteps(_Steps):
 
     def ends(self, current: Values) -> Values:
         """Those that ended last stand first."""
-        found, rank = [current, *reversed(self.ended)], self.batch.order.argsort()
+        found, rank = [current, *reversed(self.ended)], self.layout.order.argsort()
         return {name: torch.cat([v[name] for v in found])[rank] for name in current}
 
     def apart(self, value: Tensor) -> tuple[Tensor, ...]:
         """``[1, T, …]`` as one slice a step, of the sequences that have it."""
-        return self.batch.steps(value)
+        return torch.split(self.layout.spread(value[0]), self.sizes)
 
     def in_time(self, outputs: list[Tensor]) -> Tensor:
         """See the base."""
-        return self.batch.tokens(outputs)
+        return self.layout.rows(torch.cat(outputs))[None]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

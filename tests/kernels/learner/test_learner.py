@@ -110,6 +110,18 @@ def part(given: Arguments, span: slice) -> Arguments:
     return q[:, span], k[:, span], v[:, span], cut, learned
 
 
+def assert_same_gradients(found: Tensor, wanted: Tensor, leaves: list[Tensor]) -> None:
+    """Of one weighted sum of either."""
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(wanted.shape, generator=generator, dtype=wanted.dtype)
+    left, right = (
+        torch.autograd.grad((y * weights).sum(), leaves, allow_unused=True) for y in (found, wanted)
+    )
+    for index, (a, b) in enumerate(zip(left, right, strict=True)):
+        if b is not None:
+            assert_close(a, b, EXACT, f"gradient {index}")
+
+
 @pytest.mark.parametrize(
     "rule", rules(24), ids=lambda r: f"{r.loss.form}-{r.keep.form}-{r.learn.form}"
 )
@@ -121,13 +133,7 @@ def test_every_form_computes_one_definition(rule: Rule) -> None:
     assert_close(out, wanted, EXACT, "output")
     for name, value in last.items():
         assert_close(state[name], value, EXACT, name)
-    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
-    found, expected = (
-        torch.autograd.grad((y * weights).sum(), leaves, allow_unused=True) for y in (out, wanted)
-    )
-    for index, (left, right) in enumerate(zip(found, expected, strict=True)):
-        if right is not None:
-            assert_close(left, right, EXACT, f"gradient {index}")
+    assert_same_gradients(out, wanted, leaves)
 
     rows, after, place = [], None, 0
     with torch.no_grad():
@@ -311,10 +317,4 @@ def test_packed_sequences_are_each_by_itself(
     both = torch.cat([wanted, second], 1)
     found = torch.cat([out[:, :-NOBODYS], again[:, :-NOBODYS]], 1)
     assert_close(found, both, EXACT, "outputs")
-    weights = torch.randn(both.shape, generator=torch.Generator().manual_seed(1), dtype=both.dtype)
-    left, right = (
-        torch.autograd.grad((y * weights).sum(), leaves, allow_unused=True) for y in (found, both)
-    )
-    for index, (a, b) in enumerate(zip(left, right, strict=True)):
-        if b is not None:
-            assert_close(a, b, EXACT, f"gradient {index}")
+    assert_same_gradients(found, both, leaves)
