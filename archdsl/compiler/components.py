@@ -103,7 +103,8 @@ def _made(
         arguments[field] = elaborator.term(bound.argument.value, place)
     frame = at.frame
     span = frame.spot(expression.name_span)
-    made = Make(span, model, name, arguments, frame.trail, frame.word or name)
+    passed = tuple(frame.parameters.values()) if frame.word else ()
+    made = Make(span, model, name, arguments, frame.trail, frame.word or name, passed)
     lacking = [
         field
         for field, info in model.model_fields.items()

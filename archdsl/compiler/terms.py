@@ -256,13 +256,17 @@ class Listing(Term):
 
 @dataclass(eq=False)
 class Make(Term):
-    """A component (or a section's settings) with its arguments; ``word`` is the name the user wrote."""
+    """A component (or a section's settings) with its arguments.
+
+    ``word`` is the name the user wrote, and ``given`` what that definition of the library was given.
+    """
 
     model: type[BaseModel]
     name: str
     arguments: dict[str, Term]
     trail: tuple[Span, ...] = ()
     word: str = ""
+    given: tuple[Argument, ...] = ()
 
     @property
     def title(self) -> str:
@@ -308,6 +312,12 @@ class Make(Term):
         """Where an argument is given, of this component or of one inside it; else its name."""
         found = self.find(argument, decided) if argument else None
         return taken(found, decided).span if found else self.span
+
+    def spoken(self, argument: str | None, decided: Mapping[str, int]) -> str:
+        """What the user knows an argument by."""
+        found = self.find(argument, decided) if argument else None
+        names = (a.name for a in self.given if any(term is found for term in a.terms.values()))
+        return next(names, argument or "")
 
     def find(self, argument: str, decided: Mapping[str, int]) -> Term | None:
         """The term of an argument, of this component first."""
@@ -451,7 +461,10 @@ def taken(term: Term, decided: Mapping[str, int]) -> Term:
 
 def located(problem: Invalid, make: Make, decided: Mapping[str, int]) -> Diagnostic:
     """A component's complaint, at the place in the text it is about and in the words of the text."""
-    said = partial(worded, name=make.name, word=make.title)
+    words = {make.name: make.title}
+    if problem.argument:
+        words[problem.argument] = make.spoken(problem.argument, decided)
+    said = partial(worded, words=words)
     return Diagnostic(
         problem.id,
         said(problem.message),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 QUOTED = re.compile(r"`[^`]*`")
 """What a message quotes of the language."""
 
 
-def worded(text: str, name: str, word: str) -> str:
-    """A text in which a component called ``name`` speaks of itself, with the ``word`` the user wrote.
+def worded(text: str, words: Mapping[str, str]) -> str:
+    """A text in which a component speaks of itself and an argument, in the ``words`` the user wrote.
 
     They differ for the named mixers of the standard library: who wrote ``gla`` has not heard of ``miras``.
     """
-    if name == word:
+    differing = [re.escape(name) for name, word in words.items() if name != word]
+    if not differing:
         return text
-    return QUOTED.sub(lambda part: re.sub(rf"\b{name}\b", word, part[0]), text)
+    names = re.compile(rf"\b(?:{'|'.join(differing)})\b")
+    return QUOTED.sub(lambda part: names.sub(lambda name: words[name[0]], part[0]), text)
