@@ -19,7 +19,8 @@ One folder a family, the same files in each: `reference` (the recurrence as writ
 (chunk parallel PyTorch with a hand-written backward, registered as one operator), `step` (one
 decode token), `dispatch` (the public function), `flops` (operations and chunk length, no torch).
 `learner` is its own: it takes a point as data (`learner.rule`), autograd is its backward, a decode
-token is a part of a chunk, and packed sequences are run one by one.
+token is a part of a chunk, and packed sequences are blocks of chunks that shrink (`shrinking`), as
+the steps of cells are.
 
 Adding a variant
 ----------------
