@@ -10,17 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from archdsl.blocks.base import Invalid, Layer
+from archdsl.compiler.answers import Answers, Question
 from archdsl.compiler.arch import Element, Visit
 from archdsl.compiler.calculation import Operator, calculate
-from archdsl.compiler.expect import Expect, Number, whole
-from archdsl.compiler.spelling import call_text, value_text
+from archdsl.compiler.expect import Number, whole
 from archdsl.compiler.wording import worded
 from archdsl.diagnostics import ArchError, Diagnostic, Span
+
+if TYPE_CHECKING:
+    from archdsl.compiler.origin import Argument, Origin
 
 
 @dataclass(eq=False)
@@ -67,6 +70,11 @@ Copies = tuple[tuple["LayerTerm", int], ...]
 Choose = Callable[[Site], int]
 """Decides a site: the index of the alternative to take."""
 
+Asked = tuple[tuple[str, "Question"], ...]
+"""The choices that were asked for, by path, in their order."""
+
+Found = TypeVar("Found")
+
 
 class Run:
     """One walk through terms: asks for each choice once; equal ``elements``, of any walk, are one."""
@@ -75,13 +83,16 @@ class Run:
         self._choose = choose
         self.decided: dict[str, int] = {}
         self.sites: dict[str, Site] = {}
-        self.memo: dict[tuple[Term, Copies], Any] = {}
+        self.memo: dict[tuple[Term, Copies], tuple[Any, Asked]] = {}
+        self.asked: list[tuple[str, Question]] = []
         self.elements = {} if elements is None else elements
         self.lasting = elements is not None
 
     def decide(self, site: Site, copies: Copies) -> int:
         """The alternative taken at a site, in one copy."""
         own = site.at(copies)
+        if self.lasting:
+            self.asked.append((own.path, (site, copies)))
         if own.path not in self.decided:
             index = self._choose(own)
             assert 0 <= index < own.size, (own.path, index)
@@ -95,9 +106,31 @@ class Run:
         if term.settled and self.lasting:
             return self.shared(term, lambda: term.evaluate(self, ()))
         key = (term, copies if term.each else ())
-        if key not in self.memo:
-            self.memo[key] = term.evaluate(self, copies)
-        return self.memo[key]
+        known = self.memo.get(key)
+        if known is None:
+            begin, made = len(self.asked), partial(term.evaluate, self, copies)
+            found = self.remembered(key, made) if term.lasts else made()
+            self.memo[key] = found, self._since(begin)
+            return found
+        self.asked += known[1]
+        return known[0]
+
+    def remembered(self, key: Any, make: Callable[[], Found]) -> Found:
+        """What ``make`` gives, made once for all walks that decide alike what it asks for."""
+        if not self.lasting:
+            return make()
+        answers: Answers = self.shared((Answers, key), Answers)
+        known = answers.find(self.decide)
+        if known is not None:
+            return known.value  # type: ignore[no-any-return]
+        begin, made = len(self.asked), make()
+        questions = self._since(begin)
+        answers.keep([(each, self.decided[path]) for path, each in questions], made)
+        return made
+
+    def _since(self, begin: int) -> Asked:
+        """What was asked for from one place on, each choice once."""
+        return tuple(dict(self.asked[begin:]).items()) if self.lasting else ()
 
     def shared(self, key: Any, make: Callable[[], Any]) -> Any:
         """One object for all that are equal."""
@@ -116,8 +149,10 @@ class Term:
         each: whether copies of it may differ.
         broken: whether a mistake in it is reported already, so that it has no value.
         settled: whether it asks for no choice, and so is the same in every architecture.
+        lasts: whether what it is in one architecture is kept for others that decide alike.
     """
 
+    lasts: ClassVar[bool] = False
     span: Span
     each: bool = field(default=False, init=False)
     broken: bool = field(default=False, init=False)
@@ -340,6 +375,7 @@ class Child:
 class LayerTerm(Term):
     """A layer in a body, with its own body if it is a container."""
 
+    lasts: ClassVar[bool] = True
     make: Make
     body: tuple[Child, ...]
     origin: Origin | None = None
@@ -416,37 +452,6 @@ class Series(Term):
     def evaluate(self, run: Run, copies: Copies) -> tuple[Element, ...]:
         """Its value in one run."""
         return tuple(element for item in self.items for element in run.value(item, copies))
-
-
-class Argument(Protocol):
-    """What a definition was given: the terms it is wherever the definition uses it."""
-
-    name: str
-    default: bool
-    opaque: bool
-    terms: dict[tuple[Expect, bool], Term]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The definition of the standard library a layer is written as, and its arguments."""
-
-    name: str
-    arguments: tuple[Argument, ...]
-
-    def text(self, run: Run, copies: Copies) -> str | None:
-        """``gla(heads = 4)``; ``None`` where an argument has no closed spelling."""
-        given = [argument for argument in self.arguments if not argument.default]
-        texts = [self._argument(argument, run, copies) for argument in given if argument.terms]
-        if None in texts or any(argument.opaque for argument in given):
-            return None
-        return call_text(self.name, (text for text in texts if text))
-
-    def _argument(self, argument: Argument, run: Run, copies: Copies) -> str | None:
-        (expect, _), term = next(iter(argument.terms.items()))
-        if expect.layers or expect.equation:
-            return None
-        return f"{argument.name} = {value_text(run.value(term, copies), expect)}"
 
 
 # --- helpers --------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from archdsl.compiler.components import body as body_of
 from archdsl.compiler.components import last_body
 from archdsl.compiler.context import At, Call, Closure, Frame
 from archdsl.compiler.names import Scope
-from archdsl.compiler.terms import Broken, LayerTerm, Origin, Series, Term
+from archdsl.compiler.origin import Origin
+from archdsl.compiler.terms import Broken, LayerTerm, Series, Term
 from archdsl.compiler.values import wrong_type
 from archdsl.diagnostics import ArchError
 from archdsl.grammar import ast

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from archdsl.compiler.loading import load, loads
 from archdsl.compiler.space import Space
+from archdsl.compiler.terms import Site
 from archdsl.diagnostics import ArchError
 
 TEXT = """
@@ -53,6 +55,25 @@ def tight() -> Space:
 def test_the_count_is_exact(space: Space) -> None:
     # width, memory, heads, expand, pairs and learning rate, times the copies of full attention
     assert space.count() == 2 * 3 * 2 * 2 * 2 * 2 * (2**2 + 2**1)
+
+
+def test_what_was_made_before_asks_the_same_and_is_the_same() -> None:
+    used = loads(TEXT)
+    firsts = {walked(used, seed) for seed in range(60)}
+    assert {walked(used, seed) for seed in range(60)} == firsts
+    assert {walked(loads(TEXT), seed) for seed in range(8)} <= firsts
+
+
+def walked(space: Space, seed: int) -> tuple[tuple[str, ...], str, str]:
+    """The choices a random walk is asked for, in order, and what it comes to."""
+    draw, asked = random.Random(seed), list[str]()
+
+    def choose(site: Site) -> int:
+        asked.append(site.path)
+        return draw.randrange(site.size)
+
+    arch = space.decide(choose)
+    return tuple(asked), arch.text, arch.hash
 
 
 def test_paths_are_readable(space: Space) -> None:
