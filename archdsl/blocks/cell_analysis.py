@@ -234,6 +234,18 @@ class Analysis:
         found = (product for linear in self.linears for product in linear.products)
         return tuple(p for p in found if p.argument == Name("x") and p.whole)
 
+    def settle(self) -> None:
+        """Find what steps ask for: ``torch.compile`` cannot trace the lock of a ``cached_property``."""
+        _ = (
+            self.final,
+            self.vectors,
+            self.bound,
+            self.sums,
+            self.of_input,
+            self._dependent,
+            self._sources,
+        )
+
     @cached_property
     def numbers(self) -> tuple[float, ...]:
         """Every constant, as tensors take it."""

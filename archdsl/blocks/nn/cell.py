@@ -34,8 +34,9 @@ class CellRecurrence(Site):
         super().__init__(op)
         for name, shape in op.parameters().items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
-        # Asked for once, so that a traced step finds its numbers as floats.
+        # Asked for once, so that a traced step finds its numbers as floats, and the rest without a lock.
         self.numbers = op.analysis.numbers
+        op.analysis.settle()
 
     @property
     def bucketed(self) -> bool:  # type: ignore[override]
