@@ -246,6 +246,17 @@ class Analysis:
             self._sources,
         )
 
+    def given(self, linear: Linear) -> Product | None:
+        """The product of ``x`` itself with a whole matrix in a ``linear``, if there is one."""
+        whole = (p for p in linear.products if p.argument == Name("x") and p.whole)
+        return next(whole, None)
+
+    def rest(self, linear: Linear) -> tuple[Product, ...]:
+        """The products of a ``linear`` that do not depend on a state, but for that one."""
+        apart = self.given(linear)
+        free = (p for p in linear.products if not self.depends(p.argument))
+        return tuple(p for p in free if p is not apart)
+
     @cached_property
     def numbers(self) -> tuple[float, ...]:
         """Every constant, as tensors take it."""

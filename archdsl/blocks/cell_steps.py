@@ -1,12 +1,14 @@
 """A step of a sequential cell as a list of instructions over registers.
 
 What does not depend on the state is *known* for all of time before the first step. The rest is products of
-one register with all the weights it meets, and elementwise functions. Both know their gradient, so the
-steps can be run backwards without a graph of every operation of every step: see ``nn/recurrence.py``.
+one register with all the weights it meets, added to the sums they belong to, and elementwise functions. Both
+know their gradient, so the steps can be run backwards without a graph of every operation of every step: see
+``nn/recurrence.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -36,20 +38,37 @@ class Elementwise:
 
 
 @dataclass(frozen=True)
+class Sum:
+    """A ``linear`` that depends on the state: what is known of it, to which products are added.
+
+    Args:
+        output: its register.
+        weight: the parameter that meets the cell's input as it is, if there is one.
+        bias: a parameter, if it has one.
+        known: which of ``Program.known`` are its other parts that do not depend on the state.
+    """
+
+    output: int
+    weight: str | None
+    bias: str | None
+    known: int | None
+
+
+@dataclass(frozen=True)
 class Products:
-    """One register times several weights: ``outputs_i = argument W_iᵀ + start_i``.
+    """One register times several weights: ``sum_i += argument W_iᵀ``.
 
     Args:
         argument: the register.
         weights: names of the parameters.
-        outputs: a register for each.
-        starts: for each, which of ``Program.known`` is added; ``None`` adds nothing.
+        first: the first of the sums, which follow each other in ``Program.sums``.
+        outputs: the register of each sum.
     """
 
     argument: int
     weights: tuple[str, ...]
+    first: int
     outputs: tuple[int, ...]
-    starts: tuple[int | None, ...]
 
 
 Instruction = Elementwise | Products
@@ -59,13 +78,14 @@ Instruction = Elementwise | Products
 class Program:
     """A step of a cell.
 
-    Registers are numbered: the states before the step, what is known, constants, then what each
-    instruction gives.
+    Registers are numbered: the states before the step, what is known, then constants, sums, and what
+    each instruction gives.
 
     Args:
         states: their names; register ``i`` holds state ``i`` before the step.
-        known: what is the same whatever the state: an expression, or a ``linear`` that stands for
-            the sum of its parts that do not depend on the state.
+        known: what is the same whatever the state: an expression, or the ``linear`` of a sum, which
+            stands for its :attr:`Sum.known`.
+        sums: each ``linear`` that depends on the state.
         constants: registers that hold a number.
         instructions: in order.
         ends: for each state, the register with its value behind the step; each is another one.
@@ -74,6 +94,7 @@ class Program:
 
     states: tuple[str, ...]
     known: tuple[Expression, ...]
+    sums: tuple[Sum, ...]
     constants: tuple[tuple[int, float], ...]
     instructions: tuple[Instruction, ...]
     ends: tuple[int, ...]
@@ -90,9 +111,29 @@ class Program:
         return tuple(name for each in self.products for name in each.weights)
 
     @cached_property
+    def given(self) -> tuple[str, ...]:
+        """The names of the parameters that meet the cell's input in sums."""
+        return tuple(each.weight for each in self.sums if each.weight is not None)
+
+    @cached_property
+    def biases(self) -> tuple[str, ...]:
+        """The names of the biases of sums."""
+        return tuple(each.bias for each in self.sums if each.bias is not None)
+
+    @cached_property
+    def runs(self) -> tuple[tuple[bool, int, int], ...]:
+        """Sums side by side that all have a weight of the input, or all have none: the first, the end."""
+        found: list[tuple[bool, int, int]] = []
+        for place, each in enumerate(self.sums):
+            has = each.weight is not None
+            more = bool(found) and found[-1][0] == has
+            found.append((has, found.pop()[1] if more else place, place + 1))
+        return tuple(found)
+
+    @cached_property
     def operands(self) -> tuple[int, ...]:
-        """The registers of what is known, but for what is only where a product starts."""
-        starts = {start for each in self.products for start in each.starts}
+        """The registers of what is known, but for what is only the start of a sum."""
+        starts = {each.known for each in self.sums}
         first = len(self.states)
         return tuple(first + place for place in range(len(self.known)) if place not in starts)
 
@@ -165,7 +206,8 @@ class _Builder:
         self.count = first + len(self.known)
         self.constants: list[tuple[int, float]] = []
         self.instructions: list[Instruction] = []
-        self.products: dict[str, int] = {}
+        self.sums: dict[Apply, Sum] = {}
+        self.multiplied: set[Expression] = set()
         self.sharing = self._sharing()
 
     def program(self) -> Program:
@@ -181,8 +223,8 @@ class _Builder:
             free = final[state] in made and final[state] not in ends
             ends.append(final[state] if free else self._elementwise("none", (final[state],)))
         return Program(
-            self.analysis.states, tuple(self.known), tuple(self.constants), tuple(self.instructions),
-            tuple(ends), final[output],
+            self.analysis.states, tuple(self.known), tuple(self.sums.values()), tuple(self.constants),
+            tuple(self.instructions), tuple(ends), final[output],
         )  # fmt: skip
 
     def register(self, expression: Expression) -> int:
@@ -215,27 +257,30 @@ class _Builder:
         return output
 
     def _linear(self, linear: Linear) -> int:
-        """The sum of the products that depend on the state; the rest is the start of the first."""
-        total, *others = (self._product(product) for product in self._bound(linear))
-        for other in others:
-            total = self._elementwise("add", (total, other))
-        return total
+        """The register of a sum, behind all its products that depend on the state."""
+        for product in self._bound(linear):
+            if product.argument not in self.multiplied:
+                self._multiply(product.argument)
+        return self.sums[linear.call].output
 
-    def _product(self, product: Product) -> int:
-        """One product, with all others of the same argument."""
-        if product.name not in self.products:
-            argument, together = self.register(product.argument), self.sharing[product.argument]
-            outputs = tuple(self._new() for _ in together)
-            starts = tuple(self._start(each) for each in together)
-            names = tuple(each.name for each in together)
-            self.instructions.append(Products(argument, names, outputs, starts))
-            self.products |= dict(zip(names, outputs, strict=True))
-        return self.products[product.name]
+    def _multiply(self, argument: Expression) -> None:
+        """One argument times all weights it meets; one instruction where their sums are side by side."""
+        register = self.register(argument)
+        self.multiplied.add(argument)
+        together = self.sharing[argument]
+        for product in together:
+            if product.call not in self.sums:
+                self.sums[product.call] = self._begun(self.linears[product.call])
+        places = {call: place for place, call in enumerate(self.sums)}
+        for first, run in side_by_side([(places[each.call], each) for each in together]):
+            outputs = tuple(self.sums[each.call].output for each in run)
+            names = tuple(each.name for each in run)
+            self.instructions.append(Products(register, names, first, outputs))
 
-    def _start(self, product: Product) -> int | None:
-        """What is known of its ``linear``, where it is the first product of it."""
-        first = self._bound(self.linears[product.call])[0] == product
-        return self.known.get(product.call) if first else None
+    def _begun(self, linear: Linear) -> Sum:
+        given = self.analysis.given(linear)
+        name = None if given is None else given.name
+        return Sum(self._new(), name, linear.bias, self.known.get(linear.call))
 
     def _new(self) -> int:
         self.count += 1
@@ -270,10 +315,21 @@ class _Builder:
             found.setdefault(value)
         elif isinstance(value, Apply) and value.function == "linear":
             linear = self.linears[value]
-            if linear.bias is not None or len(self._bound(linear)) < len(linear.products):
+            if self.analysis.rest(linear):
                 found.setdefault(value)
             for product in self._bound(linear):
                 self._find(product.argument, found)
         elif isinstance(value, Apply):
             for argument in value.arguments:
                 self._find(argument, found)
+
+
+def side_by_side(placed: Sequence[tuple[int, Product]]) -> list[tuple[int, list[Product]]]:
+    """Products with the places of their sums, as runs without gaps: the first place, and the products."""
+    found: list[tuple[int, list[Product]]] = []
+    for place, product in sorted(placed, key=lambda each: each[0]):
+        if found and place == found[-1][0] + len(found[-1][1]):
+            found[-1][1].append(product)
+        else:
+            found.append((place, [product]))
+    return found

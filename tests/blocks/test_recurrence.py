@@ -26,6 +26,11 @@ BODIES = {
     "no bias": "h = tanh(linear(x, h, bias = false))",
     "squares": "a = linear(x, h)  h = tanh(a * a + a)",
     "learned numbers": "h = tanh(parameter(uniform(0, 1)) * h + linear(x) - 2 * x) / 2",
+    "one argument twice": "h = tanh(linear(x, h, h, x))",
+    "sums with a gap": (
+        "a = linear(x, h)  b = linear(a, h)  c = linear(x, tanh(x), tanh(a))  d = linear(tanh(a), b, h)"
+        "  h = tanh(linear(h, c, bias = false) + d)"
+    ),
     "idle equation": "a = linear(h)  b = tanh(linear(a))  h = tanh(linear(x, h))",
     "known parts": "h = tanh(linear(h)) * sigmoid(linear(x)) + max(x, 1/3) * h / (2 + x * x)",
 }
@@ -39,6 +44,7 @@ CELLS = {
     "output before": "cell(state = [h], output = y) { y = linear(h)  h = tanh(linear(x, h)) }",
     "output is the input's": "cell(state = [h], output = y) { y = tanh(x)  h = tanh(linear(x, h)) }",
     "output is the old state": "cell(state = [h], output = y) { y = h  h = tanh(linear(x, h)) }",
+    "narrower": f"cell(state = [h], output = h, width = 4) {{ {BODIES['gated']} }}",
     "kept": "cell(state = [h, c], output = h) { h = tanh(linear(x, h) + c)  c = c }",
 }
 
@@ -73,7 +79,7 @@ def assert_alike(cell: CellRecurrence, steps: int) -> None:
     def leaf(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    x, start = leaf(3, steps, WIDTH), {name: leaf(3, WIDTH) for name in cell.op.states}
+    x, start = leaf(3, steps, WIDTH), {name: leaf(3, cell.op.width) for name in cell.op.states}
     by_hand = looked_at(cell, x, start)
     cell.backend = "plain"
     expected = looked_at(cell, x, start)

@@ -14,7 +14,7 @@ from archdsl.blocks.equations import INPUTS, Apply, Constant, Expression, Name, 
 from archdsl.blocks.nn.base import Context, Seeded, Site, State, by_head, exactly, widened
 from archdsl.blocks.nn.cell_start import Starts, fill
 from archdsl.blocks.nn.functions import FUNCTIONS
-from archdsl.blocks.nn.recurrence import recurrence
+from archdsl.blocks.nn.recurrence import Given, recurrence
 from archdsl.blocks.ops import cell as ops
 from archdsl.kernels.common import segments, sequences
 from archdsl.kernels.scan import scan
@@ -169,7 +169,7 @@ class _Run:
     def weight(self, name: str) -> Tensor:
         """A parameter, in the precision of the run; looked up once, for steps ask again and again."""
         if name not in self.read:
-            self.read[name] = self.cell.get_parameter(name).to(self.x.dtype)
+            self.read[name] = self.cell._parameters[name].to(self.x.dtype)  # type: ignore[union-attr]
         return self.read[name]
 
     def vector(self, name: str) -> Tensor:
@@ -284,21 +284,18 @@ class _Steps(_Run):
 
     def result(self) -> tuple[Tensor, State]:
         """See the base."""
-        assignments = self.analysis.assignments
-        self.products = self._of_input()
+        self._begin(self.analysis.of_input)
+        self.inputs, self.joined = self._inputs(), self._joined()
+        return self._loop(self.analysis.bound)
+
+    def _begin(self, found: Sequence[Product]) -> None:
+        """Some products of the input, then what does not depend on the state."""
+        self.products = self._of_input(found)
         for name in self.analysis.free:
-            self.values[name] = self.value(assignments[name], self.values)
-        self.inputs = self._inputs()
-        return self.run(self.analysis.bound)
+            self.values[name] = self.value(self.analysis.assignments[name], self.values)
 
-    def run(self, bound: Sequence[str]) -> tuple[Tensor, State]:
-        """The output and the last states, from the assignments that depend on the state."""
-        self.joined = self._joined()
-        return self._loop(bound)
-
-    def _of_input(self) -> Values:
-        """The products of the input with all the full matrices it meets, as one."""
-        found = self.analysis.of_input
+    def _of_input(self, found: Sequence[Product]) -> Values:
+        """The products of the input with full matrices, as one."""
         weights = [self.weight(product.name) for product in found]
         if len(found) < 2 or self.cell.op.copies > 1 or any(w.dim() > 2 for w in weights):
             return {}
@@ -412,22 +409,28 @@ class _Steps(_Run):
 class _WrittenSteps(_Steps):
     """The same steps forwards and backwards by hand: see :mod:`.recurrence`."""
 
-    def run(self, bound: Sequence[str]) -> tuple[Tensor, State]:
+    def result(self) -> tuple[Tensor, State]:
         """See the base."""
         program = self.cell.op.steps
         assert program is not None
-        states = [self.state[name].to(self.x.dtype) for name in program.states]
-        known = [self._known(value) for value in program.known]
-        weights = [self._square(name) for name in program.weights]
-        output, last = recurrence(program, self.steps, states, known, weights)
+        self._begin([p for p in self.analysis.of_input if p.name not in program.given])
+        tensors = Given(
+            self.x,
+            [self.state[name].to(self.x.dtype) for name in program.states],
+            [self._known(value) for value in program.known],
+            [self._square(name) for name in program.weights],
+            [self._square(name) for name in program.given],
+            [self.weight(name) for name in program.biases],
+        )
+        output, last = recurrence(program, tensors)
         after = zip(program.states, last, strict=True)
         return output, {name: value.to(self.state[name].dtype) for name, value in after}
 
     def _known(self, value: Expression) -> Tensor:
         """What does not depend on the state, for all of time."""
-        if isinstance(value, Apply) and value in self.inputs:
-            found = self.inputs[value]
-            assert found is not None, "a `linear` is known where a part of it is"
+        if isinstance(value, Apply) and self.analysis.depends(value):
+            rest = self.analysis.rest(self.linears[value])
+            found = _sum([self.product(p, self.value(p.argument, self.values)) for p in rest])
         else:
             found = self.value(value, self.values)
         return found.expand(*self.x.shape[:2], self.cell.op.width)

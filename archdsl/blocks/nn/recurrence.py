@@ -9,6 +9,7 @@ functions before the steps, the gradients of weights behind them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,85 +26,152 @@ Line = Callable[[int], object]
 """What is done at step ``t``."""
 
 
-def recurrence(
-    program: Program,
-    steps: int,
-    states: Sequence[Tensor],
-    known: Sequence[Tensor],
-    weights: Sequence[Tensor],
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+@dataclass(frozen=True)
+class Given:
+    """What the steps of a cell are given.
+
+    Args:
+        x: the cell's input ``[B, T, D_in]``.
+        states: before the first step ``[B, D]``.
+        known: ``[B, T, D]`` each.
+        weights: ``[D, D]`` each, in the order of the program's products.
+        given: ``[D, D_in]`` each, of the input, in the order of the program's sums.
+        biases: ``[D]`` each, in that order.
+    """
+
+    x: Tensor
+    states: Sequence[Tensor]
+    known: Sequence[Tensor]
+    weights: Sequence[Tensor]
+    given: Sequence[Tensor]
+    biases: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, program: Program, tensors: Sequence[Tensor]) -> Given:
+        """From all of them in one row."""
+        (x,), *others = _cut(program, tensors)
+        return cls(x, *others)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All in one row."""
+        return [self.x, *self.states, *self.known, *self.weights, *self.given, *self.biases]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Steps, sequences and channels."""
+        return self.x.shape[1], *self.states[0].shape
+
+    @property
+    def rows(self) -> Tensor:
+        """The input with time first ``[T · B, D_in]``."""
+        return self.x.transpose(0, 1).reshape(-1, self.x.shape[-1])
+
+
+def _cut(program: Program, row: Sequence[Any]) -> list[list[Any]]:
+    """What :attr:`Given.tensors` says in one row, apart: the input, then each of its lists."""
+    lists = program.states, program.known, program.weights, program.given, program.biases
+    rest = iter(row)
+    return [[next(rest) for _ in range(size)] for size in (1, *map(len, lists))]
+
+
+def recurrence(program: Program, given: Given) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run the steps of a cell.
 
     Args:
         program: the step.
-        steps: how many.
-        states: before the first step ``[B, D]``.
-        known: ``[B, T, D]`` each.
-        weights: ``[D, D]`` each, in the order of the program's products.
+        given: what it takes.
 
     Returns:
         the output ``[B, T, D]``, and the states behind the last step ``[B, D]``.
     """
-    over_time = [value.transpose(0, 1) for value in known]
     output, *after = _Recurrence.apply(  # type: ignore[no-untyped-call]
-        program, steps, torch.is_grad_enabled(), *states, *over_time, *weights
+        program, torch.is_grad_enabled(), *given.tensors
     )
     return output, tuple(after)
 
 
 class _Recurrence(torch.autograd.Function):
-    """See :func:`recurrence`; ``known`` with time first."""
+    """See :func:`recurrence`."""
 
     @staticmethod
-    def forward(
-        ctx: Any, program: Program, steps: int, kept: bool, *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
-        forward = _Forward(program, steps, tensors, kept and any(ctx.needs_input_grad))
+    def forward(ctx: Any, program: Program, kept: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+        given = Given.of(program, tensors)
+        forward = _Forward(program, given, kept and any(ctx.needs_input_grad))
         values = forward.run()
-        ctx.program, ctx.steps = program, steps
-        ctx.save_for_backward(*forward.matrices, *forward.buffers)
+        ctx.program = program
+        ctx.save_for_backward(given.x, *given.given, *forward.matrices, *forward.buffers)
+        ctx.set_materialize_grads(False)
         output = values[program.output].transpose(0, 1).contiguous()
         return output, *(values[end][-1].clone() for end in program.ends)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         program: Program = ctx.program
-        count = len(program.products)
-        reverse = _Reverse(program, ctx.steps, ctx.saved_tensors[count:])
-        reverse.run(ctx.saved_tensors[:count], gradients)
-        first = len(ctx.needs_input_grad) - len(program.weights)
-        weights = reverse.weights(ctx.needs_input_grad[first:])
-        return None, None, None, *reverse.states(), *reverse.known(), *weights
+        x, *rest = ctx.saved_tensors
+        given, rest = rest[: len(program.given)], rest[len(program.given) :]
+        matrices, buffers = rest[: len(program.products)], rest[len(program.products) :]
+        reverse = _Reverse(program, buffers)
+        reverse.run(matrices, gradients)
+        (of_x,), _, _, *wanted = _cut(program, ctx.needs_input_grad[2:])
+        return (
+            None, None, reverse.x(given) if of_x else None, *reverse.states(), *reverse.known(),
+            *reverse.weights(wanted[0]), *reverse.given(x, wanted[1]), *reverse.biases(wanted[2]),
+        )  # fmt: skip
 
 
 def _laid(program: Program, buffers: Sequence[Tensor]) -> dict[int, Tensor]:
     """Each register for all of time ``[T, B, D]`` as it lies in the buffers.
 
-    First a buffer a state, ``[T + 1, B, D]``: before every step, and behind the last. Then one for each
-    known value that is read, one for each instruction of products with its outputs side by side, and one
-    for each other register; ``[B, D]`` where no step's value is kept.
+    First all sums side by side ``[T, B, n · D]``. Then a buffer a state, ``[T + 1, B, D]``: before every
+    step, and behind the last. Then one for each known value that is read, and one for each other register;
+    ``[B, D]`` where no step's value is kept.
     """
-    found: dict[int, Tensor] = {}
     rest = iter(buffers)
+    sums, whole = program.sums, next(rest)
+    parts = whole.chunk(len(sums), -1) if sums else ()
+    found = {each.output: part for each, part in zip(sums, parts, strict=True)}
     for state, end in enumerate(program.ends):
         whole = next(rest)
         found[state], found[end] = whole[:-1], whole[1:]
-    for register in program.operands:
-        found[register] = next(rest)
-    for each in program.products:
-        found |= dict(zip(each.outputs, next(rest).chunk(len(each.outputs), -1), strict=True))
-    return found | dict(zip(program.others, rest, strict=True))
+    return found | dict(zip((*program.operands, *program.others), rest, strict=True))
 
 
 def _stacked(weights: Sequence[Tensor]) -> Tensor:
-    """Weights ``[D, D]`` one above the other."""
+    """Weights ``[D, …]`` one above the other."""
     return weights[0] if len(weights) == 1 else torch.cat(list(weights))
 
 
+def _columns(sums: Tensor, first: int, end: int, width: int) -> Tensor:
+    """Some of the sums side by side ``[…, n · D]``."""
+    whole = end * width - first * width == sums.shape[-1]
+    return sums if whole else sums[..., first * width : end * width]
+
+
+class _Moments(dict[int, Sequence[Tensor]]):
+    """Registers at each step; a number, or what is not kept, is the same tensor at every one."""
+
+    def __init__(self, values: Mapping[int, Tensor], steps: int) -> None:
+        super().__init__()
+        self.whole, self.steps = values, steps
+
+    def __missing__(self, register: int) -> Sequence[Tensor]:
+        self[register] = found = _moments(self.whole[register], self.steps)
+        return found
+
+
 def _moments(value: Tensor, steps: int) -> Sequence[Tensor]:
-    """A value at each step; a number, or what is not kept, is the same tensor at every one."""
+    """A value at each step."""
     return value.unbind(0) if value.dim() == 3 else [value] * steps
+
+
+def _together(each: Products, moments: _Moments, sums: Tensor) -> Sequence[Tensor]:
+    """The sums of an instruction side by side at each step."""
+    if len(each.outputs) == 1:
+        return moments[each.outputs[0]]
+    width = moments.whole[each.outputs[0]].shape[-1]
+    return _columns(sums, each.first, each.first + len(each.outputs), width).unbind(0)
 
 
 class _Forward:
@@ -111,34 +179,34 @@ class _Forward:
 
     Args:
         program: the step.
-        steps: how many.
-        tensors: states, known values and weights.
+        given: what it takes.
         kept: whether values are wanted afterwards; else a step writes over those of the one before.
     """
 
-    def __init__(self, program: Program, steps: int, tensors: Sequence[Tensor], kept: bool) -> None:
-        self.program, self.steps, self.kept = program, steps, kept
-        states, known = len(program.states), len(program.known)
-        self.given = tensors[:states]
-        self.known = tensors[states : states + known]
-        left = iter(tensors[states + known :])
+    def __init__(self, program: Program, given: Given, kept: bool) -> None:
+        self.program, self.given, self.kept = program, given, kept
+        self.steps, *self.shape = given.shape
+        self.like = given.states[0]
+        left = iter(given.weights)
         self.matrices = [_stacked([next(left) for _ in p.weights]) for p in program.products]
+        first = len(given.states)
+        self.sums = self._started()
         self.buffers = [
-            *map(self._begun, self.given),
-            *(self.known[register - states] for register in program.operands),
-            *map(self._started, program.products), *map(self._empty, program.others),
+            self.sums, *map(self._begun, given.states),
+            *(given.known[register - first].transpose(0, 1) for register in program.operands),
+            *map(self._empty, program.others),
         ]  # fmt: skip
 
     def run(self) -> dict[int, Tensor]:
         """Every register for all of time."""
         values = _laid(self.program, self.buffers)
-        numbers = {r: self.given[0].new_tensor(number) for r, number in self.program.constants}
-        moments = {r: _moments(v, self.steps) for r, v in (values | numbers).items()}
-        sides = iter(zip(self.matrices, self._side_by_side(), strict=True))
+        numbers = {r: self.like.new_tensor(number) for r, number in self.program.constants}
+        moments = _Moments(values | numbers, self.steps)
+        matrices = iter(self.matrices)
         lines = [
             _function(each, moments)
             if isinstance(each, Elementwise)
-            else _products(moments[each.argument], *next(sides))
+            else self._product(each, moments, next(matrices))
             for each in self.program.instructions
         ]
         for t in range(self.steps):
@@ -151,36 +219,52 @@ class _Forward:
         buffer[0] = state
         return buffer
 
-    def _started(self, products: Products) -> Tensor:
-        """What is known of each ``linear``, side by side; the products are added to it."""
-        parts = [
-            self.given[0].new_zeros(()).expand(self.steps, *self.given[0].shape)
-            if start is None
-            else self.known[start]
-            for start in products.starts
-        ]
-        return torch.cat(parts, -1)
+    def _started(self) -> Tensor:
+        """What is known of all sums for all of time: the input's products, biases, and the rest."""
+        sums, width = self.program.sums, self.shape[-1]
+        buffer = self.like.new_empty(self.steps, *self.shape[:-1], len(sums) * width)
+        if sums:
+            self._fill(buffer.flatten(0, 1), width)
+        for place, each in enumerate(sums):
+            if each.known is not None:
+                part = _columns(buffer, place, place + 1, width)
+                part += self.given.known[each.known].transpose(0, 1)
+        return buffer
 
-    def _side_by_side(self) -> Sequence[Tensor]:
-        """The buffers of the products."""
-        first = len(self.given) + len(self.program.operands)
-        return self.buffers[first : first + len(self.program.products)]
+    def _fill(self, buffer: Tensor, width: int) -> None:
+        """The biases, and the products of the input, in one for each run of sums."""
+        rows, biases, matrices = self.given.rows, self._biases(), iter(self.given.given)
+        for met, first, end in self.program.runs:
+            part = _columns(buffer, first, end, width)
+            bias = _columns(biases, first, end, width)
+            if met:
+                matrix = _stacked([next(matrices) for _ in range(first, end)])
+                torch.addmm(bias, rows, matrix.t(), out=part)
+            else:
+                part.copy_(bias)
+
+    def _biases(self) -> Tensor:
+        """The biases of all sums side by side ``[n · D]``; zero where there is none."""
+        left = iter(self.given.biases)
+        parts = [
+            self.like.new_zeros(self.shape[-1]) if each.bias is None else next(left)
+            for each in self.program.sums
+        ]
+        return torch.cat(parts)
+
+    def _product(self, each: Products, moments: _Moments, matrix: Tensor) -> Line:
+        """One register times the matrices one above the other, added to their sums.
+
+        Not by ``addmm_``, whose FLOPs PyTorch's counter does not count.
+        """
+        output, argument = _together(each, moments, self.sums), moments[each.argument]
+        turned = matrix.t()
+        return lambda t: torch.addmm(output[t], argument[t], turned, out=output[t])
 
     def _empty(self, register: int) -> Tensor:
-        like = self.given[0]
+        like = self.like
         kept = self.kept or register == self.program.output
         return like.new_empty(self.steps, *like.shape) if kept else torch.empty_like(like)
-
-
-def _products(argument: Sequence[Tensor], matrix: Tensor, buffer: Tensor) -> Line:
-    """One register times the matrices side by side, added to what stands in the buffer."""
-    turned, output = matrix.t(), buffer.unbind(0)
-    return lambda t: _add_product(output[t], argument[t], turned)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """``total += a b``; not by ``addmm_``, whose FLOPs PyTorch's counter does not count."""
-    return torch.addmm(total, a, b, out=total)
 
 
 def _function(each: Elementwise, moments: Mapping[int, Sequence[Tensor]]) -> Line:
@@ -228,9 +312,7 @@ SLOPES: dict[str, Callable[[Sequence[Tensor], Tensor], Sequence[Slope]]] = {
     "lerp": lambda inputs, output: (1 - inputs[2], inputs[2], inputs[1] - inputs[0]),
     "sigmoid": lambda inputs, output: (torch.addcmul(output, output, output, value=-1),),
     "tanh": lambda inputs, output: (torch.addcmul(output.new_ones(()), output, output, value=-1),),
-    "leaky_relu": lambda inputs, output: (
-        torch.where(inputs[0] > 0, output.new_ones(()), output.new_tensor(0.01)),
-    ),
+    "leaky_relu": lambda inputs, output: (torch.sign(inputs[0]).clamp_(min=0.01),),
 }
 """The slopes of what cells are mostly made of; those of other functions are asked of autograd."""
 
@@ -252,22 +334,25 @@ class _Reverse:
     What the call is given from behind, and what the next step sends back, stands in it beforehand.
     """
 
-    def __init__(self, program: Program, steps: int, buffers: Sequence[Tensor]) -> None:
-        self.program, self.steps = program, steps
-        self.like = buffers[0][0]
+    def __init__(self, program: Program, buffers: Sequence[Tensor]) -> None:
+        self.program, self.like = program, buffers[1][0]
+        self.steps, self.width = buffers[0].shape[0], self.like.shape[-1]
         numbers = {r: self.like.new_tensor(number) for r, number in program.constants}
         self.values = _laid(program, buffers) | numbers
         self.buffers = self._buffers()
+        self.sums = self.buffers[0]
         self.whole = _laid(program, self.buffers)
-        self.moments = {r: _moments(value, steps) for r, value in self.whole.items()}
+        self.moments = _Moments(self.whole, self.steps)
         self.filled = {*range(len(program.states)), *program.ends, program.output}
 
-    def run(self, matrices: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    def run(self, matrices: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
         """Fill the buffers, from the gradients of the output ``[B, T, D]`` and of the last states."""
         output, *after = gradients
-        for buffer, gradient in zip(self.buffers, after, strict=False):
-            buffer[-1] = gradient
-        self.whole[self.program.output] += output.transpose(0, 1)
+        for buffer, gradient in zip(self.buffers[1:], after, strict=False):
+            if gradient is not None:
+                buffer[-1] = gradient
+        if output is not None:
+            self.whole[self.program.output] += output.transpose(0, 1)
         left = list(matrices)
         lines: list[Line] = []
         for each in reversed(self.program.instructions):
@@ -277,48 +362,68 @@ class _Reverse:
             for line in lines:
                 line(t)
 
+    def x(self, given: Sequence[Tensor]) -> Tensor | None:
+        """With respect to the input."""
+        matrices, found = iter(given), None
+        for met, first, end in self.program.runs:
+            if met:
+                matrix = _stacked([next(matrices) for _ in range(first, end)])
+                gradient = _columns(self.sums.flatten(0, 1), first, end, self.width)
+                found = gradient @ matrix if found is None else torch.addmm(found, gradient, matrix)
+        return None if found is None else found.view(*self.sums.shape[:2], -1).transpose(0, 1)
+
     def states(self) -> list[Tensor]:
         """With respect to the states before the first step."""
-        return [self.buffers[state][0] for state in range(len(self.program.states))]
+        return [buffer[0] for buffer in self.buffers[1 : 1 + len(self.program.states)]]
 
     def known(self) -> list[Tensor | None]:
-        """With respect to the known values; a start has the gradient of its product."""
+        """With respect to the known values; the start of a sum has the gradient of that."""
         first = len(self.program.states)
         found = {register - first: self.whole[register] for register in self.program.operands}
-        for each in self.program.products:
-            for start, register in zip(each.starts, each.outputs, strict=True):
-                if start is not None:
-                    found[start] = self.whole[register]
-        return [found.get(place) for place in range(len(self.program.known))]
+        found |= {s.known: self.whole[s.output] for s in self.program.sums if s.known is not None}
+        return [found[place].transpose(0, 1) for place in range(len(self.program.known))]
 
     def weights(self, wanted: Sequence[bool]) -> list[Tensor | None]:
         """With respect to the weights: one product for all of time and for all of one argument."""
         found: list[Tensor | None] = []
-        for place, each in enumerate(self.program.products):
+        for each in self.program.products:
             count = len(each.weights)
             if any(wanted[len(found) : len(found) + count]):
-                gradient = self.buffers[self._first_products + place].flatten(0, 1)
-                whole = gradient.t() @ self.values[each.argument].flatten(0, 1)
-                found += whole.chunk(count)
+                argument = self.values[each.argument].flatten(0, 1)
+                found += self._against(argument, each.first, each.first + count)
             else:
                 found += [None] * count
         return found
 
-    @property
-    def _first_products(self) -> int:
-        return len(self.program.states) + len(self.program.operands)
+    def given(self, x: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+        """With respect to the weights of the input."""
+        if not any(wanted):
+            return [None] * len(wanted)
+        rows = x.transpose(0, 1).reshape(-1, x.shape[-1])
+        runs = ((first, end) for met, first, end in self.program.runs if met)
+        return [part for run in runs for part in self._against(rows, *run)]
+
+    def biases(self, wanted: Sequence[bool]) -> list[Tensor | None]:
+        """With respect to the biases of the sums."""
+        if not any(wanted):
+            return [None] * len(wanted)
+        parts = self.sums.sum((0, 1)).chunk(len(self.program.sums))
+        return [p for p, s in zip(parts, self.program.sums, strict=True) if s.bias is not None]
+
+    def _against(self, rows: Tensor, first: int, end: int) -> Sequence[Tensor]:
+        """The gradient of the weights that make some of the sums of ``rows [T · B, …]``."""
+        gradient = _columns(self.sums.flatten(0, 1), first, end, self.width)
+        return (gradient.t() @ rows).chunk(end - first)
 
     def _buffers(self) -> list[Tensor]:
         """Zeros where something is added to; a register that only a step reads has room for one."""
         program, shape, like = self.program, self.like.shape, self.like
-        found = [like.new_zeros(self.steps + 1, *shape) for _ in program.states]
+        sums = {each.output for each in program.sums}
+        all_written = program.reached >= sums and program.output not in sums
+        make = like.new_empty if all_written else like.new_zeros
+        found = [make(self.steps, *shape[:-1], len(sums) * shape[-1])]
+        found += [like.new_zeros(self.steps + 1, *shape) for _ in program.states]
         found += [like.new_zeros(self.steps, *shape) for _ in program.operands]
-        for each in program.products:
-            all_written = (
-                program.reached.issuperset(each.outputs) and program.output not in each.outputs
-            )
-            make = like.new_empty if all_written else like.new_zeros
-            found.append(make(self.steps, *shape[:-1], len(each.outputs) * shape[-1]))
         for register in program.others:
             kept = register == program.output
             found.append(like.new_zeros(self.steps, *shape) if kept else torch.empty_like(like))
@@ -330,21 +435,21 @@ class _Reverse:
             return []
         if isinstance(each, Products):
             assert matrix is not None
-            place = self._first_products + self.program.products.index(each)
-            return [self._product(each.argument, self.buffers[place].unbind(0), matrix)]
+            return [self._product(each, matrix)]
         values = [self.values[register] for register in each.inputs]
         slopes = _slopes(each.function, values, self.values[each.output])
         gradient = self.moments[each.output]
         return [
             self._sent(register, gradient, slope)
             for register, slope in zip(each.inputs, slopes, strict=True)
-            if register in self.moments
+            if register in self.whole
         ]
 
-    def _product(self, register: int, gradient: Sequence[Tensor], matrix: Tensor) -> Line:
-        target, filled = self._target(register)
+    def _product(self, each: Products, matrix: Tensor) -> Line:
+        gradient = _together(each, self.moments, self.sums)
+        target, filled = self._target(each.argument)
         if filled:
-            return lambda t: _add_product(target[t], gradient[t], matrix)
+            return lambda t: torch.addmm(target[t], gradient[t], matrix, out=target[t])
         return lambda t: torch.mm(gradient[t], matrix, out=target[t])
 
     def _sent(self, register: int, gradient: Sequence[Tensor], slope: Slope) -> Line:
