@@ -9,9 +9,8 @@ initial values are themselves an equation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
 
 INPUTS = ("x", "x_conv")
 """What a cell is given; the second is the first where it has no convolution."""
@@ -89,14 +88,13 @@ Setting = bool | int | str | Fraction
 
 @dataclass(frozen=True)
 class Constant:
-    """A number."""
+    """A number; ``number`` is it as tensors take it, kept, for every step asks."""
 
     value: Fraction
+    number: float = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def number(self) -> float:
-        """As tensors take it; kept, for every step asks."""
-        return float(self.value)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "number", float(self.value))
 
 
 @dataclass(frozen=True)
@@ -113,14 +111,14 @@ class Apply:
     function: str
     arguments: tuple[Expression, ...]
     options: tuple[tuple[str, Setting], ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Kept, for every step of a cell looks its calls up.
+        object.__setattr__(self, "_hash", hash((self.function, self.arguments, self.options)))
 
     def __hash__(self) -> int:
         return self._hash
-
-    @cached_property
-    def _hash(self) -> int:
-        """Kept, for every step of a cell looks its calls up."""
-        return hash((self.function, self.arguments, self.options))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Without the hash, which is another one in another process."""

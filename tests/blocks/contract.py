@@ -113,7 +113,7 @@ SUBJECTS = [
     Subject("lru", compiled=20),
     Subject("s5"),
     Subject("s4d(states = 2)"),
-    Subject("gateloop"),
+    Subject("gateloop", compiled=6),
     Subject("min_lstm"),
     # points of the Miras space without a name
     Subject("miras(matrix(heads = 2), bias = l2, key = l2_norm, retention = decay(constant))"),
@@ -159,7 +159,8 @@ SUBJECTS = [
     Subject("mom(memories = 3, top = 2) { slstm(heads = 2) }"),
     Subject("mom(memories = 3, top = 2) { gru }", compiled=6),
     Subject("mom(memories = 3, top = 2, capacity = 1) { titans(heads = 2, chunk = 6) }", passes=7),
-    Subject("mom(memories = 3, top = 2) { omeganet(heads = 2, chunk = 6, window = 3) }", passes=7),
+    Subject("mom(memories = 3, top = 2) { omeganet(heads = 2, chunk = 6, window = 3) }",
+            compiled=8, passes=7),
     Subject("mom(memories = 3, top = 1, projections = shared) { ttt_linear(heads = 2, chunk = 5) lattice }",
             passes=24),
     Subject("mom(memories = 2, top = 1, idle = decay) { miras(mlp(heads = 2), bias = l2,"

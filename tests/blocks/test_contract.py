@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import gc
 import io
 import pickle
 from collections.abc import Mapping
-from functools import _lru_cache_wrapper
 from typing import Any
 
 import pytest
 import torch
 from blocks.contract import DECODERS, SUBJECTS, SYMBOLS, Subject, tokens
 from blocks.probe import gradients
+from fresh import forget
 from routed_products import counted_learners
 from tolerances import EXACT, assert_close, bound
 from torch import Tensor
@@ -317,13 +316,6 @@ def test_extreme_inputs_stay_finite(subject: Subject, size: float) -> None:
             assert parameter.grad is None, "an auxiliary loss moves it, and no output"
         else:
             assert bool(torch.isfinite(parameter.grad).all()), name
-
-
-def forget() -> None:
-    """Empty archdsl's caches: what other tests found out must not help a model that is compiled at once."""
-    for found in gc.get_objects():
-        if type(found) is _lru_cache_wrapper and found.__module__.startswith("archdsl"):
-            found.cache_clear()
 
 
 @pytest.mark.parametrize("subject", [s for s in SUBJECTS if s.compiled], ids=str)

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from studies import curves, decode, fuzz, kill, mutations, timing
+from studies import compiled, curves, decode, fuzz, kill, mutations, timing
 
 import archdsl
 from archdsl.diagnostics import Severity
@@ -89,3 +89,10 @@ def test_curves(name, tmp_path):
 @pytest.mark.timeout(900)
 def test_kill():
     assert sorted(kill.study(trials=4, kills=1, seed=0)) == [0, 1, 2, 3]
+
+
+def test_compiled(tmp_path):
+    assert compiled.verdict(compiled.ZOO / "gla.arch", "aot_eager")[0]
+    passed, said = compiled.verdict(tmp_path / "none.arch", "aot_eager")
+    assert not passed
+    assert "there is no file" in said

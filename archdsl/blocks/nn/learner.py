@@ -193,6 +193,13 @@ def _in_one_row(x: Tensor) -> Tensor:
     return x.flatten(0, 1)[None]
 
 
+def monomials(channels: int, power: int) -> tuple[list[tuple[int, ...]], list[float]]:
+    """The factors of every monomial of a degree, and how often it occurs in ``(Σ x)^power``."""
+    places = list(combinations_with_replacement(range(channels), power))
+    often = [factorial(power) / prod(factorial(p.count(i)) for i in set(p)) for p in places]
+    return places, often
+
+
 class PolynomialFeatures(Site):
     """See ``ops.PolynomialFeatures``."""
 
@@ -200,6 +207,7 @@ class PolynomialFeatures(Site):
         super().__init__(op)
         self.heads, self.degree = op.heads, op.degree
         self.channels = op.width // op.heads
+        self.monomials = [monomials(self.channels, power) for power in range(op.degree + 1)]
         self.weight = nn.Parameter(
             torch.tensor([factorial(power) ** -0.5 for power in range(op.degree + 1)])
         )
@@ -216,8 +224,7 @@ class PolynomialFeatures(Site):
         """Monomials of one degree, each by the square root of how often it occurs in ``(Σ x)^power``."""
         if power == 0:
             return torch.ones_like(x[..., :1])
-        places = list(combinations_with_replacement(range(self.channels), power))
+        places, often = self.monomials[power]
         index = torch.tensor(places, device=x.device)
-        often = [factorial(power) / prod(factorial(p.count(i)) for i in set(p)) for p in places]
         product = reduce(torch.mul, (x[..., index[:, i]] for i in range(power)))
         return product * torch.tensor(often, device=x.device, dtype=x.dtype).sqrt()
