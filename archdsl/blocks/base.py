@@ -215,6 +215,9 @@ class Layer(Component):
     """The routed containers it may stand in: its operations know what rows that are not text mean."""
     remembers: ClassVar[bool] = False
     """Whether it has a memory that ``mom`` can have several of."""
+    keeps: ClassVar[bool] = False
+    """Whether a container gives the type back that it was given: what is behind it is known even where
+    something inside it is wrong."""
 
     def warnings(self, labels: Sequence[str | None]) -> Sequence[Invalid]:
         """What is legal and yet perhaps not meant; ``labels`` are the children's."""

@@ -26,6 +26,7 @@ class ScaledInit(Passing):
 
     name: ClassVar[str] = "scaled_init"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "layers"
+    keeps: ClassVar[bool] = False
     branches: Count
     variance: Annotated[Real, Field(gt=0, le=100)] = Fraction(2, 5)
 

@@ -91,6 +91,7 @@ class Residual(Layer):
 
     name: ClassVar[str] = "residual"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "layers"
+    keeps: ClassVar[bool] = True
     scale: Real | Literal["learned"] = Fraction(1)
     start: Real = Fraction(1)
 
@@ -126,6 +127,8 @@ class Residual(Layer):
 
 class Passing(Layer):
     """A container of which every run hands the next one what it was given."""
+
+    keeps: ClassVar[bool] = True
 
     def infer(self, stream: Type) -> Type:
         """Any features, on any number of streams."""

@@ -239,7 +239,11 @@ class Flow:
     def _layout(
         self, term: LayerTerm, layout: Layout, start: State, entrance: State, when: Decided
     ) -> list[State]:
-        """The visits of one layout, each on the entrance's type, and what the container makes of them."""
+        """The visits of one layout, each on the entrance's type, and what the container makes of them.
+
+        Where nothing inside fits, the stream goes on behind a container that keeps it: one mistake does not
+        hide the next.
+        """
         inner = start.then(entrance)
         partial: list[tuple[State, dict[tuple[int, ...], Type]]] = [(State(inner.type), {})]
         for visit in layout.groups:
@@ -260,6 +264,8 @@ class Flow:
                 else self._combined(term, layout, here, outputs, when)
             )
             found += [state.then(end) for end in ends]
+        if not found and getattr(term.make.model, "keeps", False):
+            return [State(start.type, empty=False)]
         return distinct(found)
 
     def _left(self, state: State, layout: Layout) -> State:
