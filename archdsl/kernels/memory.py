@@ -56,7 +56,8 @@ def fresh(x: Tensor) -> Tensor:
     if buffer is None:
         buffer = memory
         ask_for_huge_pages(memory)
-    return x.new_empty(0).set_(POOL.lend(buffer), x.storage_offset(), x.shape, x.stride())
+    flat = POOL.lend(buffer, x.dtype)
+    return flat.as_strided_(x.shape, x.stride(), x.storage_offset())
 
 
 def fresh_like(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import threading
 import weakref
 
 import torch
-from torch import UntypedStorage
+from torch import Tensor, UntypedStorage
 
 LEAST = 1 << 25
 """Bytes from which buffers are kept: glibc's largest `M_MMAP_THRESHOLD`; smaller ones it keeps itself."""
@@ -63,11 +63,14 @@ class Pool:
         finally:
             self._lock.release()
 
-    def lend(self, buffer: UntypedStorage) -> UntypedStorage:
-        """A storage over the bytes of `buffer`, which is kept when that storage dies."""
+    def lend(self, buffer: UntypedStorage, dtype: torch.dtype) -> Tensor:
+        """A flat tensor over the bytes of `buffer`, which is kept when that tensor's storage dies.
+
+        Nothing else refers to the storage, so that autograd may add to the tensor in place.
+        """
         loan = (ctypes.c_byte * buffer.nbytes()).from_address(buffer.data_ptr())
         weakref.finalize(loan, self.keep, buffer).atexit = False
-        return torch.frombuffer(loan, dtype=torch.uint8).untyped_storage()  # refers to the loan
+        return torch.frombuffer(loan, dtype=dtype)  # refers to the loan
 
     def clear(self) -> None:
         """Let go of every idle buffer."""

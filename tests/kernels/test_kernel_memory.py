@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +70,25 @@ def test_nothing_is_lent_while_something_refers_to_it(
     del holder
     assert store.held == pool.LEAST
     assert large().data_ptr() == where
+
+
+def test_autograd_adds_to_what_was_lent_in_place(store: pool.Pool) -> None:
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.sum()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return large().fill_(2.0)
+
+    x = torch.zeros(SIZE, requires_grad=True)
+    first = x[:1].sum()  # of which the backward runs last
+    (first + Twice.apply(x)).backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    where = x.grad.data_ptr()
+    x.grad = None
+    assert [buffer.data_ptr() for buffer in store.idle] == [where]
 
 
 def test_shapes_strides_and_dtypes_are_those_asked_for(store: pool.Pool) -> None:

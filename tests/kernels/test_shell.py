@@ -218,6 +218,26 @@ def test_products_add_up_in_either_library(
     assert float((total - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
+@pytest.mark.skipif(products.ONEDNN is None, reason="PyTorch was built without oneDNN")
+@pytest.mark.parametrize("preferred", [True, False], ids=["oneDNN", "PyTorch"])
+def test_long_products_are_the_same_in_slices(
+    monkeypatch: pytest.MonkeyPatch, preferred: bool
+) -> None:
+    monkeypatch.setattr(products, "PREFERRED", preferred)
+    monkeypatch.setattr(products, "SLICE", 3000)
+    rows, table = torch.randn(40, 24), torch.randn(8000, 24)
+    out, exact = torch.empty(40, 8000), rows.double() @ table.double().T
+    products.fill_product(out, rows, table)
+    torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-5)
+    back = products.long_product(out, table.t())
+    torch.testing.assert_close(back.double(), exact @ table.double(), rtol=1e-5, atol=1e-2)
+    total = torch.full((8000, 24), torch.nan)
+    products.add_product(total, out.t(), rows.t(), first=True)
+    products.add_product(total, out.t(), rows.t())
+    wanted = 2 * exact.T @ rows.double()
+    torch.testing.assert_close(total.double(), wanted, rtol=1e-5, atol=1e-3)
+
+
 def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:
     assert not suits(torch.zeros(2, 8), torch.zeros(8, 8))
     assert not suits(torch.zeros(2000, 64).double(), torch.zeros(64, 64).double())

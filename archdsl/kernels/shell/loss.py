@@ -19,13 +19,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from archdsl.kernels.common import triton_refusal
-from archdsl.kernels.shell.products import add_product, linear, product
+from archdsl.kernels.memory import fresh
+from archdsl.kernels.shell.products import add_product, fill_product, linear, long_product
 
 IGNORED = -100
 """Target of a row that does not count."""
 
 AT_ONCE = 2**23
 """Logits held at a time, in elements."""
+
+IN_CACHE = 2**20
+"""Logits whose softmax is taken at a time on a CPU, in elements: its passes find them in cache."""
 
 
 def linear_cross_entropy(
@@ -88,11 +92,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         cap: float | None,
     ) -> Tensor:
         wanted = [kept and need for need in ctx.needs_input_grad[:3]]
-        work = _Work(x, weight, bias, triton, wanted, cap)
         count = (targets != IGNORED).sum().clamp(min=1)
-        size = max(1, at_once // weight.shape[0])
-        for start in range(0, len(x), size):
-            work.block(slice(start, start + size), targets[start : start + size], count)
+        work = _Work(x, weight, bias, triton, wanted, cap)
+        for rows in _even(len(x), max(1, at_once // weight.shape[0])):
+            work.block(rows, targets[rows], count)
         ctx.save_for_backward(*work.grads)
         return work.total / count
 
@@ -102,6 +105,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         one = bool(grad == 1) if grad.device.type == "cpu" else False
         found = [g if g is None or one else g * grad.to(g.dtype) for g in ctx.saved_tensors]
         return *found, None, None, None, None, None
+
+
+def _even(length: int, most: int) -> list[slice]:
+    """Slices of at most `most` rows, as long as one another: a buffer that fits one fits all."""
+    size = -(-length // max(1, -(-length // most)))
+    return [slice(start, min(start + size, length)) for start in range(0, length, max(1, size))]
 
 
 class _Work:
@@ -120,31 +129,48 @@ class _Work:
         self.triton, self.differentiate = triton, any(wanted)
         self.wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.total = x.new_zeros((), dtype=self.wide)
+        self.room: Tensor | None = None
+        self.first = True
         self.grads = (
             torch.empty_like(x) if wanted[0] else None,
-            torch.zeros_like(weight, dtype=self.wide) if wanted[1] else None,
+            self._unfilled(weight) if wanted[1] else None,
             torch.zeros_like(bias, dtype=self.wide) if wanted[2] and bias is not None else None,
         )
+
+    def _unfilled(self, weight: Tensor) -> Tensor:
+        """Room for a weight's gradient, which the first block fills; zeros where there is none."""
+        found = fresh(torch.empty_like(weight, dtype=self.wide))
+        return found if len(self.x) else found.zero_()
 
     def block(self, rows: slice, targets: Tensor, count: Tensor) -> None:
         """Add the loss and the gradients of some rows."""
         x = self.x[rows]
-        logits = linear(x, self.weight, self.bias).to(self.wide)
+        logits = self._logits(x)
         slope = self._cap(logits)
-        self.total += self._softmax(logits, targets)
+        self.total += self._softmax(logits, targets, count)
         if not self.differentiate:
             return
-        logits /= count
         if slope is not None:
             logits *= slope
         d_logits = logits.to(x.dtype)
         d_x, d_weight, d_bias = self.grads
         if d_x is not None:
-            d_x[rows] = product(d_logits, self.weight.t())
+            d_x[rows] = long_product(d_logits, self.weight.t())
         if d_weight is not None:
-            add_product(d_weight, d_logits.t(), x.t())
+            add_product(d_weight, d_logits.t(), x.t(), self.first)
         if d_bias is not None:
             d_bias += logits.sum(0)
+        self.first = False
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """The logits of a block, in the wide dtype; on a CPU in the first one's place."""
+        if x.device.type != "cpu" or not x.dtype == self.weight.dtype == self.wide:
+            return linear(x, self.weight, self.bias).to(self.wide)
+        if self.room is None:
+            self.room = fresh(x.new_empty(len(x), len(self.weight)))
+        logits = self.room[: len(x)]
+        fill_product(logits, x, self.weight)
+        return logits if self.bias is None else logits.add_(self.bias)
 
     def _cap(self, logits: Tensor) -> Tensor | None:
         """The slope of the cap, `[n, V]`; `logits` become capped."""
@@ -155,20 +181,29 @@ class _Work:
         logits *= self.cap
         return slope
 
-    def _softmax(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The summed loss; `logits` [n, V] become the gradient of it."""
+    def _softmax(self, logits: Tensor, targets: Tensor, count: Tensor) -> Tensor:
+        """The summed loss; `logits` [n, V] become the gradient of it divided by `count`."""
         if self.triton:
             gpu = importlib.import_module("archdsl.kernels.shell.triton_loss")
             found: Tensor = gpu.softmax_(logits, targets)
+            logits /= count
             return found
-        kept = targets != IGNORED
-        index = targets.masked_fill(~kept, 0)[:, None]
-        logits -= logits.amax(1, keepdim=True)
-        chosen = logits.gather(1, index)[:, 0]
-        logits.exp_()
-        mass = logits.sum(1)
-        loss = (mass.log() - chosen).masked_fill(~kept, 0).sum()
-        if self.differentiate:
-            logits.mul_((kept / mass)[:, None].to(logits.dtype))
-            logits.scatter_add_(1, index, -kept[:, None].to(logits.dtype))
-        return loss
+        size = max(1, IN_CACHE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+        parts = zip(logits.split(size), targets.split(size), strict=True)  # type: ignore[no-untyped-call]
+        losses = [_softmax_(*part, count if self.differentiate else None) for part in parts]
+        return torch.stack(losses).sum()
+
+
+def _softmax_(logits: Tensor, targets: Tensor, count: Tensor | None) -> Tensor:
+    """The summed loss; with a `count` logits [n, V] become the gradient of it divided by that."""
+    kept = targets != IGNORED
+    index = targets.masked_fill(~kept, 0)[:, None]
+    logits -= logits.amax(1, keepdim=True)
+    chosen = logits.gather(1, index)[:, 0]
+    logits.exp_()
+    mass = logits.sum(1)
+    if count is not None:
+        share = kept.to(logits.dtype)[:, None] / count
+        logits.mul_(share / mass[:, None])
+        logits.scatter_add_(1, index, -share)
+    return (mass.log() - chosen).masked_fill(~kept, 0).sum()

@@ -9,6 +9,7 @@ AVX2 alone MKL's path is the right one, and up to 1.5 times as fast in the produ
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,6 +25,11 @@ WORTHWHILE = 2**20
 
 HEAVY = 2**19
 """Weights from which it is paid for by a single row: reading them is all there is to do."""
+
+
+SLICE = 4096
+"""Rows that oneDNN is given at a time where an operand has very many: it copies what is transposed and has
+no result written in place, and both then cost what cache costs, and no memory new to the process."""
 
 
 def _onednn() -> Any:
@@ -80,12 +86,43 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return a @ b.t()
 
 
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add `product(a, b)` to `total` [M, N] in place."""
-    if suits(a, b) or total.dtype != a.dtype:
-        total += product(a, b)
-    else:
-        torch.addmm(total, a, b.t(), out=total)  # PyTorch's counter does not count `addmm_`
+def _slices(length: int) -> list[slice]:
+    return [slice(start, start + SLICE) for start in range(0, length, SLICE)]
+
+
+def fill_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """Write `product(a, b)` to `out` [M, N], of their dtype; N may be long."""
+    if not suits(a, b):
+        torch.mm(a, b.t(), out=out)
+        return
+    for part in _slices(len(b)):
+        out[:, part] = product(a, b[part])
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
+    """Add `product(a, b)` to `total` [M, N] in place, of what was there nothing if `first`; M may be long."""
+    if not suits(a, b) and total.dtype == a.dtype:
+        # PyTorch's counter does not count `addmm_`
+        torch.addmm(total, a, b.t(), beta=0 if first else 1, out=total)
+        return
+    for part in _slices(len(a)):
+        found = product(a[part], b)
+        total[part] = found if first else found.add_(total[part])
+
+
+def long_product(a: Tensor, b: Tensor) -> Tensor:
+    """`product(a, b)` of a [M, K] and b [N, K] where K may be long."""
+    if not suits(a, b) or a.shape[1] <= SLICE:
+        return product(a, b)
+    return sum_of(product(a[:, part], b[:, part]) for part in _slices(a.shape[1]))
+
+
+def sum_of(parts: Iterator[Tensor]) -> Tensor:
+    """The sum of at least one tensor, in the first one's place."""
+    total = next(parts)
+    for part in parts:
+        total += part
+    return total
 
 
 @torch.library.custom_op("archdsl::product", mutates_args=())
