@@ -18,8 +18,9 @@ def write_text(path: Path, text: str) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(text.encode())
         partial.replace(path)
     except OSError as error:
         raise unwritable(path, error) from None
@@ -47,3 +48,10 @@ def remove(path: Path) -> None:
     """Remove a file if it is there and may be removed."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def ending(folder: Path, *suffixes: str) -> list[Path]:
+    """The files of a folder whose names end so; none where there is no such folder."""
+    with suppress(OSError):
+        return [folder / name for name in os.listdir(folder) if name.endswith(suffixes)]
+    return []

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -34,33 +36,75 @@ class Journal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock_path = path.with_name(f".{path.name}.lock")
+        self._place = (0, 0)
+        self._gathered: list[dict[str, Any]] | None = None
         _reachable(path)
         super().__init__(str(path))
         with held(self._lock_path):
             self._mend(_sound_size(path))
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        """The operations from one on; the file is not opened where it ends with what was read last."""
+        number, place = self._place if self._place[0] <= log_number_from else (0, 0)
+        if os.stat(self.path).st_size == place:
+            return
+        with self.path.open("rb") as file:
+            file.seek(place)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # another process is writing it, or has died of it
+                operation = json.loads(line)
+                number, place = number + 1, place + len(line)
+                self._place = number, place
+                if number > log_number_from:
+                    yield operation
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write operations, all or none; what ends a trial is on the disk when this returns.
 
         What a trial has found so far outlives every process, and is found again where a machine loses it.
         """
+        if self._gathered is not None:
+            self._gathered += logs
+            return
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         ends = any(log.get("datetime_complete") for log in logs)
         with held(self._lock_path):
-            self._mend(_whole_size(self.path))
             self._append(lines.encode(), ends)
 
-    def _append(self, data: bytes, ends: bool) -> None:
-        size = self.path.stat().st_size
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the operations inside at once when they have all been given."""
+        self._gathered = gathered = list[dict[str, Any]]()
         try:
-            with self.path.open("ab", buffering=0) as file:
-                write_all(file.fileno(), data)
-                if ends:
-                    os.fsync(file.fileno())
+            yield
+        finally:
+            self._gathered = None
+        self.append_logs(gathered)
+
+    def _append(self, data: bytes, ends: bool) -> None:
+        """Write behind the last whole line."""
+        try:
+            with self.path.open("r+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                whole = _whole_size(file, size)
+                if whole != size:
+                    self._mend(whole)
+                self._write(file.fileno(), whole, data, ends)
         except OSError as error:
-            with suppress(OSError):
-                os.truncate(self.path, size)
             raise unwritable(self.path, error) from None
+
+    def _write(self, handle: int, place: int, data: bytes, ends: bool) -> None:
+        """Write at a place, the end of the file, or leave the file as it was."""
+        try:
+            os.lseek(handle, place, os.SEEK_SET)
+            write_all(handle, data)
+            if ends:
+                os.fsync(handle)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self.path, place)
+            raise
 
     def _mend(self, sound: int) -> None:
         """Put what lies behind the last sound line aside, into a file beside the study."""
@@ -100,17 +144,16 @@ def _reachable(path: Path) -> None:
         raise unwritable(path, error) from None
 
 
-def _whole_size(path: Path) -> int:
-    """Bytes up to the end of the last whole line."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        while size:
-            start = max(0, size - 4096)
-            file.seek(start)
-            end = file.read(size - start).rfind(b"\n")
-            if end >= 0:
-                return start + end + 1
-            size = start
+def _whole_size(file: RawIOBase, size: int) -> int:
+    """Bytes up to the end of the last whole line of a file; its last byte is nearly always that."""
+    step = 1
+    while size:
+        start = max(0, size - step)
+        file.seek(start)
+        end = (file.read(size - start) or b"").rfind(b"\n")
+        if end >= 0:
+            return start + end + 1
+        size, step = start, 4096
     return 0
 
 

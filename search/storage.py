@@ -6,8 +6,8 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,10 +60,14 @@ class Store:
         storage: an Optuna storage.
         name: of the study in it.
         guard: keeps its processes apart.
+        together: a context in which the storage takes several operations as one, if it can.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, guard: Guard) -> None:
-        self.storage, self.name, self.guard = storage, name, guard
+    def __init__(
+        self, storage: BaseStorage, name: str, guard: Guard,
+        together: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:  # fmt: skip
+        self.storage, self.name, self.guard, self.together = storage, name, guard, together
         self.owner = Owner(socket.gethostname(), os.getpid(), guard.identity)
         self.id = -1
         self._inside = 0
@@ -167,10 +171,11 @@ class Store:
         """
         with self.exclusive():
             self._check(record)
-            if reason:
-                outcome = {"reason": reason, "message": message}
-                self.storage.set_trial_user_attr(record.id, OUTCOME, outcome)
-            self.storage.set_trial_state_values(record.id, TrialState[state.upper()], values)
+            with self.together():
+                if reason:
+                    outcome = {"reason": reason, "message": message}
+                    self.storage.set_trial_user_attr(record.id, OUTCOME, outcome)
+                self.storage.set_trial_state_values(record.id, TrialState[state.upper()], values)
             return self.record(record.id)
 
     def mark(self, key: str, value: Any) -> None:
@@ -249,7 +254,8 @@ def open_store(storage: str | None, name: str, folder: Path, lease: float = LEAS
     if not place.name:
         raise unwritable(place, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
     guard = FileGuard(place.parent / LOCKS)
-    return Store(JournalStorage(Journal(place)), name, guard)
+    journal = Journal(place)
+    return Store(JournalStorage(journal), name, guard, journal.together)
 
 
 def _record(trial: FrozenTrial) -> Record:

@@ -20,7 +20,7 @@ import optuna
 
 from archdsl.compiler.quantities import parts as _parts
 from archdsl.search.components import written
-from archdsl.search.files import remove, write_text
+from archdsl.search.files import ending, remove, write_text
 from archdsl.search.fronts import pareto_front
 from archdsl.search.halving import Verdict, at_rung, by_score
 from archdsl.search.metrics import chosen
@@ -411,14 +411,14 @@ class Study:
 
     def _clean(self) -> None:
         """Remove the checkpoints of ended trials, and weights that something beats by now."""
+        kept = ending(self.trials, ".checkpoint", ".safetensors")
+        if not kept:
+            return
         records = self.records()
         ended = {record.number for record in records if record.finished}
         best = {front.number for front in self.front(records)}
-        for path in self.trials.glob("*.checkpoint"):
-            if trial_number(path) in ended:
-                remove(path)
-        for path in self.trials.glob("*.safetensors"):
-            if trial_number(path) in ended - best:
+        for path in kept:
+            if trial_number(path) in (ended if path.suffix == ".checkpoint" else ended - best):
                 remove(path)
 
 
