@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import ceil
+from math import ceil, isnan
 from typing import TypeAlias
 
 import numpy as np
@@ -66,6 +66,10 @@ def promoted(result: Values, others: Sequence[Values], share: Fraction) -> bool:
 
 def standings(results: Sequence[Values]) -> list[int]:
     """The place of each result, 0 the best: by Pareto rank, then by the objectives in order."""
+    single = [-result[0] for result in results if len(result) == 1 and not isnan(result[0])]
+    if len(single) == len(results):
+        places = {value: place for place, value in enumerate(sorted(set(single)))}
+        return [places[value] for value in single]
     ranks = pareto_ranks(results)
     keys = [(rank, *(-v for v in result)) for rank, result in zip(ranks, results, strict=True)]
     order = {key: place for place, key in enumerate(sorted(set(keys)))}

@@ -120,7 +120,7 @@ class Proposer:
         self.directions, self.stages, self.rank = directions, stages, rank
         self.describe, self.key_of, self.queue = describe, key_of, queue
         self.walks = Walks(space)
-        self._keys: dict[str, str] = {}
+        self._keys: dict[int, tuple[Arch, str]] = {}
         self._shown: dict[int, tuple[Any, FrozenTrial]] = {}
 
     def propose(self, records: Sequence[Record]) -> Proposal | None:
@@ -217,12 +217,11 @@ class Proposer:
 
     def _key(self, arch: Arch) -> str:
         """What an architecture is known by, worked out once."""
-        place = repr(arch.assignment)
         if len(self._keys) > MOST:
             self._keys.clear()
-        if place not in self._keys:
-            self._keys[place] = self.key_of(arch)
-        return self._keys[place]
+        if id(arch) not in self._keys:
+            self._keys[id(arch)] = arch, self.key_of(arch)
+        return self._keys[id(arch)][1]
 
     def _mirror(self, records: Sequence[Record], seed: int) -> Study:
         """The stored trials as the sampler should see them, in memory."""

@@ -115,6 +115,7 @@ class Study:
         self.store, self.worker, self.display = store, worker, display
         self.folder, self.trials = folder, folder / "trials"
         self.metrics = chosen(settings.rank)
+        self.written = [written(metric) for metric in self.metrics]
         self.rank = settings.rank.label if settings.rank else None
         self.directions = [objective.direction for objective in objectives]
         self.proposer = Proposer(
@@ -268,8 +269,7 @@ class Study:
         if known := self._known_scores(record):
             return self._noted(record, SCORES, known)
         self.display.stage(record.number, "scoring")
-        metrics = [written(metric) for metric in self.metrics]
-        result = self._ask(record, {"do": "score", "metrics": metrics})
+        result = self._ask(record, {"do": "score", "metrics": self.written})
         about = {"torch": self.worker.about["torch"], "device": self.worker.about["device"]}
         found = {"values": result["scores"], "seconds": result["seconds"], **about}
         return self._noted(record, SCORES, found)

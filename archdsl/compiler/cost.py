@@ -150,7 +150,12 @@ class _Kept:
 
 def shared(graph: Graph) -> Mapping[str, Shape]:
     """Shapes of the parameters that operations share all over a graph, by name."""
-    return {name: shape for _, node in graph.walk() for name, shape in node.op.common.items()}
+
+    def found() -> Mapping[str, Shape]:
+        parts = ((node.op.common, *map(shared, node.regions)) for node in graph.nodes())
+        return {name: shape for part in parts for each in part for name, shape in each.items()}
+
+    return graph.once(shared, found)
 
 
 def own_state(node: Node, length: int, dtype: str = "float32") -> int:

@@ -23,7 +23,7 @@ def settle_first(graph: Graph) -> Graph:
 
     A copy of weights that also runs later keeps its parameters.
     """
-    if not any(isinstance(node.op, ValueResidual) for _, node in graph.walk()):
+    if ValueResidual not in graph.classes:
         return graph
     return _First().region(graph, frozenset())[0]
 

@@ -104,7 +104,8 @@ class Graph:
 
     def add(self, node: Node) -> Node:
         """Put a node in; its inputs must be there."""
-        assert node.name not in {*self._nodes, INPUT}, f"two nodes are named {node.name}"
+        taken = node.name in self._nodes or node.name == INPUT
+        assert not taken, f"two nodes are named {node.name}"
         for value in node.inputs:
             known = value.node == INPUT or value.node in self._nodes
             assert known, f"{node.name} reads {value.node}, which is not there"
@@ -126,6 +127,10 @@ class Graph:
     def nodes(self) -> list[Node]:
         """Every node, each behind those it reads."""
         return list(self._nodes.values())
+
+    def regions(self) -> Iterator[Graph]:
+        """The regions its operations have."""
+        return (region for node in self._nodes.values() for region in node.regions)
 
     @property
     def classes(self) -> frozenset[type[Op]]:
@@ -217,8 +222,7 @@ def _kinds(region: Graph) -> frozenset[type[Op]]:
 
 
 def _classes(region: Graph) -> frozenset[type[Op]]:
-    inner = (each.classes for node in region.nodes() for each in node.regions)
-    return region.kinds.union(*inner)
+    return region.kinds.union(*(each.classes for each in region.regions()))
 
 
 def _connected(region: Graph) -> MultiDiGraph:
@@ -235,9 +239,8 @@ def _connected(region: Graph) -> MultiDiGraph:
 
 def _valid(region: Graph) -> bool:
     """Raise where a region, or one inside it, is not valid."""
-    for node in region.nodes():
-        for inner in node.regions:
-            inner.verify()
+    for inner in region.regions():
+        inner.verify()
     region._verify()
     return True
 
@@ -290,8 +293,10 @@ class _Rebuild:
         def now(value: Value) -> Value:
             return moved.get((value.node, value.port), value) if moved else value
 
+        if not (asked & old.kinds or any(self.region(r) is not r for r in old.regions())):
+            return old
         for node in old.nodes():
-            kept = self._kept(node, now)
+            kept = self._kept(node, now) if moved or node.regions else node
             replacement = self.rewrite(old, kept, now) if type(node.op) in asked else None
             changed |= replacement is not None or kept is not node
             if replacement is None:

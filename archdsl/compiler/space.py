@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from time import thread_time
 from typing import TYPE_CHECKING, Any
 
@@ -136,12 +136,18 @@ class Space:
     def decide(self, choose: Choose) -> Arch:
         """The architecture of a chooser, asked once for each active choice, in a fixed order.
 
+        One that was decided before is the same object, with all that was found out about it.
+
         Raises:
             ArchError: there is no model, or the choices do not fit together.
         """
         self.require_model()
-        assert self.plan.model is not None
         run = Run(choose, self.elements)
+        return run.remembered(Arch, partial(self._decided, run))
+
+    def _decided(self, run: Run) -> Arch:
+        """The architecture of what a run decides."""
+        assert self.plan.model is not None
         root = run.value(self.plan.model)
         tasks: dict[str, Task] = {name: run.value(term) for name, term in self.plan.tasks.items()}
         train = run.value(self.plan.train)

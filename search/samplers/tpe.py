@@ -35,12 +35,14 @@ class TPE(OptunaSampler):
         from optuna.exceptions import ExperimentalWarning
         from optuna.samplers import TPESampler
 
+        from archdsl.search.samplers.chance import seeded
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return TPESampler(
-                seed=seed,
+            sampler = TPESampler(
                 n_startup_trials=self.startup,
                 n_ei_candidates=self.candidates,
                 multivariate=True,
                 group=True,
             )
+        return seeded(sampler, seed)
