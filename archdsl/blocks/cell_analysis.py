@@ -122,7 +122,7 @@ def analysed(states: tuple[str, ...], output: str, equations: tuple[Assignment, 
 
     It holds nothing of how weights start: see :func:`starts`.
     """
-    return _analysed(states, output, _bare(equations))
+    return _analysed(states, output, tuple(map(_bare, equations)))
 
 
 @lru_cache(maxsize=256)
@@ -130,9 +130,9 @@ def _analysed(states: tuple[str, ...], output: str, equations: tuple[Assignment,
     return Analysis(states, output, equations)
 
 
-@lru_cache(maxsize=256)
-def _bare(equations: tuple[Assignment, ...]) -> tuple[Assignment, ...]:
-    return tuple(Assignment(each.target, _without_start(each.value)) for each in equations)
+@lru_cache(maxsize=1024)
+def _bare(equation: Assignment) -> Assignment:
+    return Assignment(equation.target, _without_start(equation.value))
 
 
 def _without_start(expression: Expression) -> Expression:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from archdsl.blocks import equations
 from archdsl.blocks.base import LARGEST
 from archdsl.compiler.cell_terms import Applied, Assigned, Wrapped
-from archdsl.compiler.context import At, Call
+from archdsl.compiler.context import At, Call, Closure
 from archdsl.compiler.expect import EQUATION, Expect, Interval
 from archdsl.compiler.explore import no_choice
 from archdsl.compiler.numeric import calculation
@@ -81,8 +81,8 @@ def arithmetic(elaborator: Elaborator, expression: ast.Binary | ast.Unary, at: A
             zero = Constant(span, 0)
             return Wrapped(span, calculation(expression.operator, zero, operand.number, span))
         return operand if expression.operator == "+" else closed(Applied(span, "neg", (operand,)))
-    left = elaborator.term(expression.left, inner)
-    right = elaborator.term(expression.right, inner)
+    left = _operand(elaborator, expression.left, inner)
+    right = _operand(elaborator, expression.right, inner)
     if isinstance(left, Wrapped) and isinstance(right, Wrapped):
         return Wrapped(span, calculation(expression.operator, left.number, right.number, span))
     if expression.operator == "/" and isinstance(right, Wrapped):
@@ -99,11 +99,8 @@ def function(
     if word not in equations.FUNCTIONS or not calls:
         raise ArchError(_unknown(word, expression, at, called=bool(calls)))
     call = calls[-1]
-    terms = [
-        elaborator.term(a.value, _inside(call, EQUATION, f"an argument of `{word}`"))
-        for a in call.arguments
-        if a.name is None
-    ]
+    inside = _inside(call, EQUATION, f"an argument of `{word}`")
+    terms = [_operand(elaborator, a.value, inside) for a in call.arguments if a.name is None]
     options = [
         option
         for a in call.arguments
@@ -112,6 +109,22 @@ def function(
     ]
     _check_count(elaborator, word, len(terms), call, at)
     return closed(Applied(span, word, tuple(terms), tuple(options)))
+
+
+def _operand(elaborator: Elaborator, expression: ast.Expression, at: At) -> Term:
+    """The term of a part of an equation; a name that an equation may read takes no more than that."""
+    word = _bare(expression)
+    return (
+        name(word, expression, at) if word in at.frame.locals else elaborator.term(expression, at)
+    )
+
+
+def _bare(expression: ast.Expression) -> str:
+    """The one word that an expression is, if it is one."""
+    if not isinstance(expression, ast.Component) or len(expression.name) > 1:
+        return ""
+    plain = expression.arguments is None and expression.body is None
+    return expression.name[0] if plain else ""
 
 
 def _inside(call: Call, expect: Expect, what: str, *name: str) -> At:
@@ -123,6 +136,10 @@ def _option(
 ) -> Iterator[tuple[str, Term]]:
     assert argument.name is not None
     known = OPTIONS.get(word, {})
+    word_given = _bare(argument.value)
+    if argument.name in known and word_given in known[argument.name].symbols:
+        yield argument.name, Constant(call.frame.spot(argument.value.span), word_given)
+        return
     if argument.name in known:
         what = f"`{argument.name}` of `{word}`"
         at = _inside(call, known[argument.name], what, argument.name)
@@ -214,10 +231,28 @@ def _assignment(
             Diagnostic("input-assigned", message, call.frame.spot(item.target_span))
         )
         return Broken(span)
-    frame = replace(call.frame, locals=known)
+    key = id(item), known, call.frame.scope
+    if key in elaborator.equations and call.frame.anchor is None:
+        return elaborator.equations[key]
+    asked, told = _Asked(call.frame.parameters), elaborator.report.told
+    frame = replace(call.frame, locals=known, parameters=asked)
     at = At(frame, (*call.path, item.target), EQUATION, f"`{item.target}`")
     term = elaborator.term(item.value, at)
-    return term if term.broken else closed(Assigned(span, item.target, term))
+    found = term if term.broken else closed(Assigned(span, item.target, term))
+    if isinstance(found, Constant) and not asked.any and elaborator.report.told == told:
+        elaborator.equations[key] = found
+    return found
+
+
+class _Asked(dict[str, Closure]):
+    """What a definition's parameters were given, and whether an equation asked for any of it."""
+
+    any = False
+
+    def __contains__(self, name: object) -> bool:
+        found = super().__contains__(name)
+        self.any = self.any or found
+        return found
 
 
 def _names(term: Term | None) -> tuple[str, ...] | None:

@@ -109,15 +109,17 @@ def _add(node: ast.Node, own: frozenset[str], found: list[Reference]) -> None:
     if isinstance(node, ast.Component):
         if node.name[0] not in own:
             found.append(Reference(node.name, node.name_span))
-        own = own | _labels(node)
+        if node.body is not None:
+            own = own | _labels(node)
+        elif node.arguments is None:  # a bare name, as most are
+            return
     for child in node.children():
         _add(child, own, found)
 
 
 def _labels(component: ast.Component) -> frozenset[str]:
     """Names that are taken as they stand inside a component: its labels, a cell's own names."""
-    if component.body is None:
-        return frozenset()
+    assert component.body is not None
     labels = [i.label for i in component.body.items if isinstance(i, ast.Layer) and i.label]
     targets = [i.target for i in component.body.items if isinstance(i, ast.Equation)]
     if any(argument.name == "cycle" for argument in component.arguments or ()):

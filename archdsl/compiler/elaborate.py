@@ -37,6 +37,7 @@ class Elaborator:
         self.report = report
         self.recursive: set[int] = set()
         self.written: set[int] = set()
+        self.equations: dict[Any, Term] = {}
         self._keys: dict[tuple[Any, ...], int] = {}
         self._roots: dict[int, Frame] = {}
         self._lets: dict[int, Closure] = {}

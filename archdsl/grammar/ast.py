@@ -5,6 +5,7 @@ Equality ignores spans, so ``parse(format(program)) == program`` is a meaningful
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -33,7 +34,13 @@ class Node:
 @cache
 def _names(cls: Any) -> tuple[str, ...]:
     """The fields of a class that may hold nodes."""
-    return tuple(field.name for field in fields(cls) if not field.name.endswith("span"))
+    return tuple(field.name for field in fields(cls) if not _plain(str(field.type)))
+
+
+def _plain(annotation: str) -> bool:
+    """Whether a type, as it is written, holds no node: most fields that are looked into do not."""
+    words = re.findall(r"\w+", re.sub(r'"[^"]*"', "", annotation))
+    return {"Span", "str", "int", "bool", "Fraction", "None", "tuple", "Literal"}.issuperset(words)
 
 
 # --- values ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 from math import inf, log, log10
 from typing import TYPE_CHECKING, ClassVar
 
-from archdsl.search.metrics.base import Need, TrainingFree, spectral_score
+from archdsl.search.metrics.base import Need, TrainingFree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ def health(evidence: Evidence) -> float:
         return -inf
     first = evidence.spectra[0]
     alive = int((first > ALIVE).sum()) / len(first)
-    spread = -log10(-spectral_score(angles) / len(jacobian))
+    spread = -log10(-angles / len(jacobian))
     score = 8 * alive + spread / 2 + recalled(evidence)
     score += 1.5 * any(multiplies(mixer) for mixer in evidence.mixers)
     now, *before = reach.tolist()

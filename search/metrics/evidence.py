@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from archdsl.blocks.nn.dense import Embedding, Head
 from archdsl.blocks.nn.structure import ResidualSum
-from archdsl.search.metrics.base import Need, spectrum
+from archdsl.search.metrics.base import Need, covariance_score, spectrum
 from archdsl.search.protocols import Arch
 from archdsl.search.tasks.base import IGNORED, LearningTask
 
@@ -164,9 +164,9 @@ class Evidence:
         return Spectra(self.hidden)
 
     @cached_property
-    def angles(self) -> Tensor | None:
-        """Eigenvalues of the correlation between the sequences' gradients at the embedded tokens."""
-        return None if self.jacobian is None else spectrum(self.jacobian)
+    def angles(self) -> float | None:
+        """S(R) of the correlation R between the sequences' gradients at the embedded tokens."""
+        return None if self.jacobian is None else covariance_score(self.jacobian)
 
     @cached_property
     def recall(self) -> Recall | None:

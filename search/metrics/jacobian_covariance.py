@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import nan
 from typing import TYPE_CHECKING, ClassVar
 
-from archdsl.search.metrics.base import Need, TrainingFree, spectral_score
+from archdsl.search.metrics.base import Need, TrainingFree
 
 if TYPE_CHECKING:
     from archdsl.search.metrics.evidence import Evidence
@@ -24,4 +24,4 @@ class JacobianCovariance(TrainingFree):
 
     def measure(self, evidence: Evidence) -> float:
         """S(R); at most −B for B sequences."""
-        return nan if evidence.angles is None else spectral_score(evidence.angles)
+        return nan if evidence.angles is None else evidence.angles

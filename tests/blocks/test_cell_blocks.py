@@ -14,6 +14,8 @@ from tolerances import EXACT, assert_close
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+import archdsl
+from archdsl.blocks import equations
 from archdsl.blocks.nn.base import Context
 from archdsl.blocks.nn.cell import CellRecurrence
 
@@ -290,3 +292,18 @@ def test_packed_sequences_go_on_from_their_states_and_compute_no_padding(cell: s
             for name, value in after.items():
                 assert_close(value[row : row + 1], end[name], EXACT, name)
     assert packed.get_total_flops() == alone.get_total_flops()
+
+
+def test_a_definition_s_equations_have_what_each_use_gives() -> None:
+    body = "a = linear(x, h, gain = g)  h = tanh(a) * k"
+    text = (
+        f"def layer(g, k) = cell(state = [h], output = h) {{ {body} }}"
+        " model { embed(dim = 4, vocab = 9) layer(1, 2) layer(3, 2) layer(1, 5) lm_head }"
+    )
+    model = archdsl.loads(text).sample(0).compile()
+    cells = [module.op for module in model.modules() if isinstance(module, CellRecurrence)]
+    written = [[equations.text(each.value) for each in op.equations] for op in cells]
+    assert written == [
+        [f"linear(x, h, gain = {gain})", f"tanh(a) * {factor}"]
+        for gain, factor in ((1, 2), (3, 2), (1, 5))
+    ]
