@@ -30,6 +30,8 @@ class Anchor:
         position: of the embedding.
         learning_rate: after a warm-up over a tenth of the steps; constant.
         batch: sequences of a step.
+        starts: weights it may begin with, one after another until it solves the task: what finds a
+            solution after a long plateau hangs on the draw, and on how a machine rounds.
     """
 
     mixer: str
@@ -42,6 +44,7 @@ class Anchor:
     position: str = "none"
     learning_rate: Fraction = Fraction(3, 1000)
     batch: int = 64
+    starts: int = 1
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import permutations
 from math import factorial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -44,7 +45,10 @@ class StateTracking(LearningTask):
         positions=32,
         scored=1.0,
         anchors=(
-            Anchor("gru", 0.99, steps=400, sizes="group = parity, test = 256", width=32),
+            Anchor(
+                "gru", 0.99, steps=600, width=32, learning_rate=Fraction(1, 100), starts=3,
+                sizes="group = parity, length = 16, test = 256",
+            ),
             # eigenvalues that are not negative: Grazzi et al., 2024, arXiv 2411.12537, theorem 1
             Anchor(
                 "deltanet(heads = 1)", 0.6, solves=False, steps=100, width=32,

@@ -16,7 +16,7 @@ from archdsl.search.tasks.anchors import MEMORYLESS, Anchor
 from archdsl.search.tasks.memorization import Memorization
 from archdsl.search.tasks.mqar import MQAR
 from archdsl.search.tasks.text import Text
-from archdsl.search.verification import Check, checks, row, rows, seen, stated, text, trained
+from archdsl.search.verification import Check, Row, checks, row, rows, seen, stated, text, trained
 
 TINY = Anchor("gru", 0.9, steps=60, sizes="vocab = 16, length = 8", width=16)
 LEARNS = replace(TINY, learning_rate=Fraction(2, 100), batch=16)
@@ -99,6 +99,19 @@ def test_a_model_must_reach_its_bound_or_must_not(anchor, ok, tmp_path):
     found = trained(Check("memorization", "", "", anchor), tmp_path)
     assert found.ok == ok
     assert found.steps < 60 if anchor.bound < 1 else found.steps == 60
+
+
+def test_a_model_that_must_solve_a_task_begins_again(tmp_path, monkeypatch):
+    begun = []
+
+    def second(check, anchor, seed, folder):
+        begun.append(seed)
+        return Row(check, "", ok=seed == 1)
+
+    monkeypatch.setattr(verification, "_from_start", second)
+    check = Check("memorization", "", "", Anchor(MEMORYLESS, 0.9, starts=3))
+    assert trained(check, tmp_path).ok
+    assert begun == [0, 1]
 
 
 def test_a_bound_of_what_is_to_be_small_is_reached_from_above(tmp_path):
