@@ -238,6 +238,22 @@ def test_long_products_are_the_same_in_slices(
     torch.testing.assert_close(total.double(), wanted, rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+def test_rows_that_lie_apart_are_the_same(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "PREFERRED", False)
+    monkeypatch.setattr(products, "LARGE", 0)
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 70, 64), torch.randn(99, 64)
+    bias = torch.randn(99) if biased else None
+    found, plain = (
+        differentiated(lambda *a, loose=loose: linear(*a, loose=loose), x, weight, bias)
+        for loose in (True, False)
+    )
+    assert linear(x, weight, bias, loose=True).stride() == (70 * 112, 112, 1)
+    for got, expected in zip(found, plain, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
+
+
 def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:
     assert not suits(torch.zeros(2, 8), torch.zeros(8, 8))
     assert not suits(torch.zeros(2000, 64).double(), torch.zeros(64, 64).double())

@@ -139,13 +139,14 @@ class MergedLinear(Site):
         """``[…, in]`` → one ``[…, out]`` a part."""
         if self.bias is None or all(self.biased):
             return torch.split(self.joined(x), self.sizes, -1)
-        outputs = torch.split(linear(x, self.weight, backend=self.backend), self.sizes, -1)
+        joined = linear(x, self.weight, backend=self.backend, loose=True)
+        outputs = torch.split(joined, self.sizes, -1)
         biases = self._biases(self.bias)
         return tuple(y if b is None else y + b for y, b in zip(outputs, biases, strict=True))
 
     def joined(self, x: Tensor) -> Tensor:
         """All parts side by side, where all have a bias or none has."""
-        return linear(x, self.weight, self.bias, self.backend)
+        return linear(x, self.weight, self.bias, self.backend, loose=True)
 
     def _biases(self, joined: Tensor) -> list[Tensor | None]:
         sizes = [n for n, biased in zip(self.sizes, self.biased, strict=True) if biased]

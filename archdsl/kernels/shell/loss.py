@@ -20,7 +20,13 @@ from torch.nn import functional
 
 from archdsl.kernels.common import triton_refusal
 from archdsl.kernels.memory import fresh
-from archdsl.kernels.shell.products import add_product, fill_product, linear, long_product
+from archdsl.kernels.shell.products import (
+    add_product,
+    fill_product,
+    linear,
+    long_product,
+    spaced,
+)
 
 IGNORED = -100
 """Target of a row that does not count."""
@@ -167,7 +173,7 @@ class _Work:
         if x.device.type != "cpu" or not x.dtype == self.weight.dtype == self.wide:
             return linear(x, self.weight, self.bias).to(self.wide)
         if self.room is None:
-            self.room = fresh(x.new_empty(len(x), len(self.weight)))
+            self.room = fresh(spaced(x, len(x), len(self.weight)))
         logits = self.room[: len(x)]
         fill_product(logits, x, self.weight)
         return logits if self.bias is None else logits.add_(self.bias)
