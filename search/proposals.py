@@ -7,7 +7,6 @@ memory: what is infeasible or was tried before is told to it there, and never re
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -293,7 +292,9 @@ class _Shown(FrozenTrial):
     """A trial that nobody changes, so that a storage in memory need not copy what is in it."""
 
     def __deepcopy__(self, memo: object) -> FrozenTrial:
-        return copy.copy(self)
+        shown = object.__new__(FrozenTrial)
+        vars(shown).update(vars(self))
+        return shown
 
 
 def _suggested(trial: optuna.Trial, decided: dict[str, int]) -> Callable[[Site], int]:

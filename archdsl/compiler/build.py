@@ -49,7 +49,7 @@ def compile_arch(
     if stage != "kernels":
         for site in sites(model):
             site.backend = "plain"
-    model.seed = seed
+    vars(model).update(seed=seed)
     first = next(model.parameters(), None)
     if first is None or first.dtype != chosen or first.device != torch.device(device):
         model.to(device=device, dtype=chosen)
@@ -67,11 +67,28 @@ def draw_weights(model: nn.Module, seed: int) -> None:
     So a parameter starts the same whatever stands around it, fused or not, on any device; but for
     those whose start depends on the depth they stand at.
     """
-    named = {path: module for path, module in model.named_modules() if isinstance(module, Site)}
+    named = _named_sites(model)
     _give_places(named.values())
-    for path, module in named.items():
-        prefix = path.rpartition(".")[0] if module.op.transparent else path
-        module.draw(partial(_generator, seed, prefix))
+    with torch.no_grad():
+        for path, module in named.items():
+            prefix = path.rpartition(".")[0] if module.op.transparent else path
+            module.draw(partial(_generator, seed, prefix))
+
+
+def _named_sites(model: nn.Module) -> dict[str, Site]:
+    """The modules of operations by path, in torch's order."""
+    named: dict[str, Site] = {}
+    seen, left = set[nn.Module](), list[tuple[str, nn.Module | None]]([("", model)])
+    while left:
+        path, module = left.pop()
+        if module is None or module in seen:
+            continue
+        seen.add(module)
+        if isinstance(module, Site):
+            named[path] = module
+        inner = [(f"{path}.{name}" if path else name, m) for name, m in module._modules.items()]
+        left += reversed(inner)
+    return named
 
 
 def _give_places(modules: Iterable[Site]) -> None:

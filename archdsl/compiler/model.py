@@ -55,16 +55,21 @@ class Model(RegionModule):
         seed: of what is drawn in a training step, with its number: the depth of a loop.
     """
 
+    arch: Arch
+    graph: Graph
+    number: int
+    seed: int
+    draws: bool
+    decodable: bool
+
     def __init__(self, arch: Arch, graph: Graph) -> None:
         super().__init__()
-        self.arch = arch
-        self.graph = graph
-        self.number = self.seed = 0
+        vars(self).update(arch=arch, graph=graph, number=0, seed=0)
         made: list[nn.Module] = []
         fill(self, graph, made)
         tie(made)
-        self.draws = any(isinstance(module, Loop) for module in made)
-        self.decodable = self.cost.causal
+        draws = any(isinstance(module, Loop) for module in made)
+        vars(self).update(draws=draws, decodable=self.cost.causal)
 
     @property
     def cost(self) -> Cost:

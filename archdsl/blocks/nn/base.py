@@ -108,8 +108,19 @@ class Site(nn.Module):
         """Keep attributes that are no tensors nor modules, without torch's long look at each."""
         vars(self).update(plain)
 
+    def hold(self, **parameters: Tensor | None) -> None:
+        """Keep tensors as parameters, in the same way; ``None`` where there is none."""
+        for name, tensor in parameters.items():
+            if tensor is None:
+                vars(self)[name] = None
+            else:
+                self._parameters[name] = nn.Parameter(tensor)
+
     def draw(self, seeded: Seeded) -> None:
-        """Draw the random initial weights; what is not random is set by the constructor."""
+        """Draw the random initial weights; what is not random is set by the constructor.
+
+        It is called where no gradients are taken.
+        """
 
     def init_state(self, batch: int, like: Tensor) -> State:
         """A fresh state for ``batch`` sequences, on ``like``'s device; ``model`` is its dtype."""

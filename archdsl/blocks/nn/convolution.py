@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from archdsl.blocks.nn.base import Context, Seeded, Site, State
 from archdsl.blocks.nn.functions import activate
@@ -22,17 +22,18 @@ class Convolution(Site):
     call: ClassVar[Literal["plain", "context", "state"]] = "state"
     packs: ClassVar[bool] = True
     op: Op
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, op: Op) -> None:
         super().__init__(op)
-        self.weight = nn.Parameter(torch.empty(op.width, op.kernel))
-        self.bias = nn.Parameter(torch.zeros(op.width)) if op.bias else None
+        bias = torch.zeros(op.width) if op.bias else None
+        self.hold(weight=torch.empty(op.width, op.kernel), bias=bias)
 
     def draw(self, seeded: Seeded) -> None:
         """Uniform within ``kernel^-1/2``."""
         bound = self.op.kernel**-0.5
-        with torch.no_grad():
-            self.weight.uniform_(-bound, bound, generator=seeded("weight"))
+        self.weight.uniform_(-bound, bound, generator=seeded("weight"))
 
     def forward(
         self, x: Tensor, state: State | None, context: Context, copies: int = 1

@@ -32,33 +32,36 @@ from archdsl.kernels.shell.products import linear
 
 def draw_matrix(weight: Tensor, how: ops.Initialisation, generator: torch.Generator) -> None:
     """Fill a matrix ``[out, in]`` as the operation asks for it."""
-    with torch.no_grad():
-        if how == "zeros":
-            weight.zero_()
-        elif how == "identity":
-            nn.init.eye_(weight)
-        else:
-            known = {"small": 0.02, "fan_in": weight.shape[1] ** -0.5}
-            std = known[how] if isinstance(how, str) else how
-            weight.normal_(std=std, generator=generator)
+    if how == "zeros":
+        weight.zero_()
+    elif how == "identity":
+        nn.init.eye_(weight)
+    else:
+        known = {"small": 0.02, "fan_in": weight.shape[1] ** -0.5}
+        std = known[how] if isinstance(how, str) else how
+        weight.normal_(std=std, generator=generator)
 
 
 class Embedding(Site):
     """Looks tokens up; see ``ops.Embedding``."""
 
     call: ClassVar[Literal["plain", "context", "state"]] = "context"
+    op: ops.Embedding
+    position: str
+    width: int
+    scale: float
+    weight: Tensor
 
     def __init__(self, op: ops.Embedding) -> None:
         super().__init__(op)
-        self.position, self.width, self.scale = op.position, op.width, op.scale
-        self.init = op.init
-        self.weight = nn.Parameter(torch.empty(op.symbols, op.width))
+        self.note(position=op.position, width=op.width, scale=op.scale)
+        self.hold(weight=torch.empty(op.symbols, op.width))
         if op.position == "learned":
             self.positions = nn.Parameter(torch.empty(op.positions, op.width))
 
     def draw(self, seeded: Seeded) -> None:
         """Rows of unit length on average, unless the operation says otherwise; positions small."""
-        draw_matrix(self.weight, self.init, seeded("weight"))
+        draw_matrix(self.weight, self.op.init, seeded("weight"))
         if self.position == "learned":
             draw_matrix(self.positions, "small", seeded("positions"))
 
@@ -85,15 +88,18 @@ def sinusoidal(place: Tensor, width: int) -> Tensor:
 class Linear(Site):
     """One projection."""
 
+    op: ops.Linear
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, op: ops.Linear) -> None:
         super().__init__(op)
-        self.init = op.init
-        self.weight = nn.Parameter(torch.empty(op.width_out, op.width_in))
-        self.bias = nn.Parameter(first_bias(op)) if op.bias else None
+        bias = first_bias(op) if op.bias else None
+        self.hold(weight=torch.empty(op.width_out, op.width_in), bias=bias)
 
     def draw(self, seeded: Seeded) -> None:
         """As the operation says."""
-        draw_matrix(self.weight, self.init, seeded("weight"))
+        draw_matrix(self.weight, self.op.init, seeded("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[…, in]`` → ``[…, out]``."""
@@ -122,12 +128,18 @@ class BlockLinear(Site):
 class MergedLinear(Site):
     """Several projections as one product; ``state_dict`` shows them apart, under their own names."""
 
+    merged: ops.MergedLinear
+    sizes: list[int]
+    biased: tuple[bool, ...]
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, op: ops.MergedLinear) -> None:
         super().__init__(op)
-        self.merged, self.sizes, self.biased = op, list(op.sizes), op.biased
-        self.weight = nn.Parameter(torch.empty(sum(op.sizes), op.parts[0].width_in))
+        self.note(merged=op, sizes=list(op.sizes), biased=op.biased)
         biases = [first_bias(part) for part in op.parts if part.bias]
-        self.bias = nn.Parameter(torch.cat(biases)) if biases else None
+        weight = torch.empty(sum(op.sizes), op.parts[0].width_in)
+        self.hold(weight=weight, bias=torch.cat(biases) if biases else None)
 
     def draw(self, seeded: Seeded) -> None:
         """Each part as it would be drawn alone."""
@@ -219,9 +231,11 @@ def _join_saved(
 class GatedUnit(MergedLinear):
     """Two projections and the gate between them."""
 
+    op: ops.GatedUnit
+
     def __init__(self, op: ops.GatedUnit) -> None:
         super().__init__(op.merged)
-        self.op: ops.GatedUnit = op
+        self.note(op=op)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """``[…, in]`` → ``[…, F]``."""
@@ -261,20 +275,21 @@ def _norm(
 
 def draw_gain(weight: Tensor, op: ops.Norm, place: Place) -> None:
     """Fill a norm's gain ``[size]`` as the operation asks for it."""
-    with torch.no_grad():
-        weight.fill_(((place.index + 1) / place.count) ** 0.7 if op.deepening else 1.0)
+    weight.fill_(((place.index + 1) / place.count) ** 0.7 if op.deepening else 1.0)
 
 
 class Norm(Site):
     """RMS or layer norm."""
 
     op: ops.Norm
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, op: ops.Norm) -> None:
         super().__init__(op)
         shapes = op.parameters()
-        self.weight = nn.Parameter(torch.ones(shapes["weight"]))
-        self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.bias else None
+        bias = torch.zeros(shapes["bias"]) if op.bias else None
+        self.hold(weight=torch.ones(shapes["weight"]), bias=bias)
 
     def draw(self, seeded: Seeded) -> None:
         """The gain may depend on the depth."""
@@ -289,12 +304,14 @@ class GatedNorm(Site):
     """A norm and a gate, in either order."""
 
     op: ops.GatedNorm
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, op: ops.GatedNorm) -> None:
         super().__init__(op)
         shapes = op.parameters()
-        self.weight = nn.Parameter(torch.ones(shapes["weight"]))
-        self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.norm.bias else None
+        bias = torch.zeros(shapes["bias"]) if op.norm.bias else None
+        self.hold(weight=torch.ones(shapes["weight"]), bias=bias)
 
     def draw(self, seeded: Seeded) -> None:
         """As the norm's."""
@@ -315,9 +332,12 @@ class GatedNorm(Site):
 class Activate(Site):
     """An elementwise function, scaled."""
 
+    function: str
+    scale: float
+
     def __init__(self, op: ops.Activate) -> None:
         super().__init__(op)
-        self.function, self.scale = op.function, float(op.scale)
+        self.note(function=op.function, scale=float(op.scale))
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape."""
@@ -405,13 +425,16 @@ class RepeatHeads(Site):
 class Head(Site):
     """Logits; a tied head reads the table of the embedding it was tied to."""
 
+    source: tuple[Embedding, ...]
+    cap: float | None
+    weight: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, op: ops.Head) -> None:
         super().__init__(op)
-        shapes = op.parameters()
-        self.source: tuple[Embedding, ...] = ()
-        self.cap = op.cap
-        self.weight = None if op.tied else nn.Parameter(torch.empty(op.symbols, op.width))
-        self.bias = nn.Parameter(torch.zeros(shapes["bias"])) if op.bias else None
+        self.note(source=(), cap=op.cap)
+        weight = None if op.tied else torch.empty(op.symbols, op.width)
+        self.hold(weight=weight, bias=torch.zeros(op.parameters()["bias"]) if op.bias else None)
 
     def draw(self, seeded: Seeded) -> None:
         """A tied head has nothing of its own."""
@@ -420,7 +443,7 @@ class Head(Site):
 
     def tie(self, table: Embedding) -> None:
         """Read from a table from now on; held in a tuple, so that it is not a submodule."""
-        self.source = (table,)
+        self.note(source=(table,))
 
     @property
     def table(self) -> Tensor:

@@ -41,13 +41,17 @@ class _Recurrence(Site):
     call: ClassVar[Call] = "state"
     packs: ClassVar[bool] = True
     op: ops.Recurrence
+    heads: int
+    decay: str
+    ports: tuple[str, ...]
+    scale: float
+    bonus: Tensor | None
 
     def __init__(self, op: ops.Recurrence) -> None:
         super().__init__(op)
-        self.heads, self.decay, self.ports = op.heads, op.decay, op.ports
-        self.scale = op.key_dim**-0.5 if op.scale is None else op.scale
-        shapes = op.parameters()
-        self.bonus = nn.Parameter(torch.empty(shapes["bonus"])) if op.bonus else None
+        scale = op.key_dim**-0.5 if op.scale is None else op.scale
+        self.note(heads=op.heads, decay=op.decay, ports=op.ports, scale=scale)
+        self.hold(bonus=torch.empty(op.parameters()["bonus"]) if op.bonus else None)
 
     def draw(self, seeded: Seeded) -> None:
         """RWKV-6's bonus: falling over the channels, the more the deeper, and a zigzag."""

@@ -136,13 +136,18 @@ class ResidualSum(RegionModule):
     """``x + scale · f(x)``; the branch's modules are its own."""
 
     call: ClassVar[Call] = "state"
+    op: ops.ResidualSum
+    factor: float
+    scale: Tensor | None
 
     def __init__(self, op: ops.ResidualSum) -> None:
         super().__init__()
-        self.op = op
         learned = op.scale == "learned"
-        self.scale = nn.Parameter(torch.full((op.width,), op.start)) if learned else None
-        self.factor = 1.0 if op.scale == "learned" else float(op.scale)
+        vars(self).update(op=op, factor=1.0 if learned else float(op.scale))
+        if learned:
+            self.scale = nn.Parameter(torch.full((op.width,), op.start))
+        else:
+            vars(self).update(scale=None)
 
     def forward(  # type: ignore[override]
         self, x: Tensor, *pending: Tensor, state: State | None, context: Context
