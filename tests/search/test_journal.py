@@ -113,6 +113,42 @@ def test_a_full_disk_loses_nothing(path, monkeypatch, taken):
     assert len(study(path).trials) == 3
 
 
+def test_what_belongs_together_is_one_write_or_none(path):
+    study(path)
+    journal = Journal(path)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(journal)
+    assert path.read_bytes() == before
+    with journal.together():
+        journal.append_logs([{"op_code": 8}])
+        assert path.read_bytes() == before
+        journal.append_logs([{"op_code": 6}])
+    assert path.read_bytes() == before + b'{"op_code":8}\n{"op_code":6}\n'
+
+
+def _interrupted(journal):
+    with journal.together():
+        journal.append_logs([{"op_code": 8}])
+        raise KeyboardInterrupt
+
+
+def test_only_what_was_written_since_is_read(path, monkeypatch):
+    ours = study(path)
+    add(ours, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "open", None)  # nothing is opened
+        assert len(ours.get_trials()) == 2
+    add(study(path))
+    with path.open("ab") as file:
+        file.write(b'{"op_code": 4, "stu')  # another process is in the middle of it
+    assert len(ours.get_trials()) == 3
+    journal = Journal(path)
+    whole = list(journal.read_logs(0))
+    assert list(journal.read_logs(2)) == whole[2:]
+    assert list(journal.read_logs(len(whole))) == []
+
+
 def _write(path, count):
     add(study(path), count)
 

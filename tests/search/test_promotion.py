@@ -100,3 +100,9 @@ def test_foresight_of_several_objectives_goes_by_pareto_rank():
 @pytest.mark.parametrize("early", [[(1.0,)] * 10, [(1.0,), (2.0,), (3.0,)]], ids=["alike", "few"])
 def test_no_foresight_is_claimed_without_evidence(early):
     assert foresight(early, [(float(n),) for n in range(len(early))]) is None
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.5, 1e-300, float("inf"), float("-inf")])))
+def test_one_value_each_is_ordered_as_pareto_ranks_order_it(found):
+    pairs = standings([(value, value) for value in found])
+    assert standings([(value,) for value in found]) == pairs

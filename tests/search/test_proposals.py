@@ -1,6 +1,7 @@
 from dataclasses import replace
 from random import Random
 
+import optuna
 import pytest
 from fakes import ACCURACY, FakeSpace
 from runs import SAMPLERS, space_of
@@ -8,6 +9,7 @@ from runs import SAMPLERS, space_of
 from archdsl.search.distributions import distribution
 from archdsl.search.proposals import Proposer
 from archdsl.search.records import ARCH, OUTCOME, SCORES, Record, rung_key
+from archdsl.search.samplers.tpe import TPE
 from archdsl.search.seeds import seed_of
 from archdsl.search.sites import every, near
 
@@ -226,3 +228,21 @@ def test_choices_that_do_not_fit_together_count_as_infeasible():
     records = search(proposer(space=Misfit()), 30)
     assert len(records) == 12
     assert space_of().objectives == (ACCURACY,)
+
+
+@pytest.mark.parametrize("trials", [0, 4, 30])
+def test_tpe_draws_what_optuna_draws_of_the_same_seed(trials):
+    def asked(sampler):
+        study = optuna.create_study(sampler=sampler)
+        for number in range(trials):
+            study.add_trial(optuna.trial.create_trial(
+                value=number % 7, params={"a": number % 3},
+                distributions={"a": optuna.distributions.IntDistribution(0, 4)},
+            ))  # fmt: skip
+        trial = study.ask()
+        return [trial.suggest_int("a", 0, 4), *(trial.suggest_int(name, 0, 99) for name in "bc")]
+
+    settings = {"n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": True, "group": True}
+    for seed in range(3):
+        theirs = optuna.samplers.TPESampler(seed=seed, **settings)
+        assert asked(TPE().make(seed, FakeSpace())) == asked(theirs)
