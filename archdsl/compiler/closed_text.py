@@ -40,6 +40,10 @@ def closed_text(arch: Arch) -> str:
     return _Writer(arch).file()
 
 
+class _Named(Exception):
+    """Layers need a name, which depends on those given before."""
+
+
 class _Writer:
     """Writes one architecture; sequences that need a name become definitions at the top."""
 
@@ -47,6 +51,7 @@ class _Writer:
         self.arch = arch
         self.run = Run(self.choose, arch.space.elements)
         self.definitions: dict[str, Lines] = {}
+        self.plainly = False
 
     def choose(self, site: Site) -> int:
         """The architecture's own choice; what it leaves open plays no part in it."""
@@ -105,6 +110,22 @@ class _Writer:
         return self.layer(term, copies)
 
     def layer(self, term: LayerTerm, copies: Copies) -> Lines:
+        """One layer, which reads the same in every architecture unless a part of it needs a name."""
+        key = (_Writer, term, copies if term.each else ())
+        plain = self.run.remembered(key, lambda: self.plain(term, copies))
+        return self.lines(term, copies) if plain is None else list(plain)
+
+    def plain(self, term: LayerTerm, copies: Copies) -> Lines | None:
+        """One layer that needs no name; ``None`` of any other."""
+        outer, self.plainly = self.plainly, True
+        try:
+            return self.lines(term, copies)
+        except _Named:
+            return None
+        finally:
+            self.plainly = outer
+
+    def lines(self, term: LayerTerm, copies: Copies) -> Lines:
         """One layer; nothing where a container has nothing in it."""
         found: tuple[Element, ...] = self.run.value(term, copies)
         if not found:
@@ -152,6 +173,8 @@ class _Writer:
 
     def named(self, lines: Lines, wish: str) -> str:
         """The name of a definition of these layers."""
+        if self.plainly:
+            raise _Named
         known = next((name for name, found in self.definitions.items() if found == lines), None)
         if known is not None:
             return known
