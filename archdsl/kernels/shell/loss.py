@@ -169,8 +169,9 @@ class _Work:
         self.first = False
 
     def _logits(self, x: Tensor) -> Tensor:
-        """The logits of a block, in the wide dtype; on a CPU in the first one's place."""
-        if x.device.type != "cpu" or not x.dtype == self.weight.dtype == self.wide:
+        """The logits of a block, in the wide dtype; by the plain steps on a CPU in the first one's place."""
+        alike = x.dtype == self.weight.dtype == self.wide
+        if self.triton or x.device.type != "cpu" or not alike:
             return linear(x, self.weight, self.bias).to(self.wide)
         if self.room is None:
             self.room = fresh(spaced(x, len(x), len(self.weight)))
