@@ -8,6 +8,7 @@ from blocks import published_routed as published
 from blocks import published_routed_learners as learners
 from blocks.probe import Probe, gradients, probe, random_inputs, weigher
 from blocks.written import built, complaints
+from fresh import pretend_compiling
 from tolerances import assert_close
 from torch import Tensor
 
@@ -178,7 +179,7 @@ def test_where_lengths_are_not_known_all_is_the_same(
     found = probe(mixture(mixer, options), random_inputs(2, LENGTH, WIDTH), dtype="float64")
     whole, (logits, state) = found.output(), _prefilled(found)
     grads = gradients(found.model, whole.square().sum())
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    pretend_compiling(monkeypatch)
     again, (known, after) = found.output(), _prefilled(found)
     assert_close(again, whole, EXACT, "output")
     assert_close(known, logits, EXACT, "logits")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fresh import pretend_compiling
 from tolerances import EXACT, assert_close
 from torch import Tensor
 from torch.nn import functional
@@ -300,7 +301,7 @@ def test_packed_sequences_are_each_by_itself(
 ) -> None:
     """From a fresh start, then on from within chunks; with and without lengths that are known."""
     if not exact:
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        pretend_compiling(monkeypatch)
     given = packed(arguments(rule, 12))
     leaves = [x.requires_grad_() for x in tensors(given)]
     bounds = torch.tensor([0, *itertools.accumulate(MEMBERS)])
