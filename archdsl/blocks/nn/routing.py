@@ -226,6 +226,7 @@ class _Routing(RegionModule):
         super().__init__()
         self.op = op
         self.balance, self.z_loss = float(op.balance), float(op.z_loss)
+        self.scale, self.bias_step = float(op.scale), float(op.balance_bias)
         if op.balance_bias:
             self.balance_bias = nn.Parameter(torch.zeros(op.choices))
 
@@ -234,7 +235,7 @@ class _Routing(RegionModule):
         op, flat = self.op, logits.flatten(0, 1)
         flat, gates = flat[:, : op.choices], flat[:, op.choices :]
         chosen = choose_top(self._wanted(flat.detach()), op.top)
-        weights = self._weights(flat, chosen) * float(op.scale)
+        weights = self._weights(flat, chosen) * self.scale
         if op.shared:
             last = torch.arange(op.choices, op.copies, device=flat.device)
             chosen = torch.cat([chosen, last.expand(len(flat), -1)], 1)
@@ -275,7 +276,7 @@ class _Routing(RegionModule):
         if self.z_loss:
             context.auxiliary.append(self.z_loss * flat.logsumexp(-1).square().mean())
         if self.op.balance_bias:
-            over = float(self.op.balance_bias) * (load - load.mean()).sign()
+            over = self.bias_step * (load - load.mean()).sign()
             pull = (self.balance_bias.to(flat.dtype) * over).sum()
             context.auxiliary.append(pull - pull.detach())  # a gradient and no loss
 
