@@ -13,10 +13,9 @@ chunk a member.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, count, takewhile
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -75,7 +74,7 @@ class Shrinking:
         if known:
             sizes = tuple((len(blocks) - blocks.bincount().cumsum(0))[:-1].tolist())
         else:
-            least = takewhile(lambda n: n <= most, _least(chunk, chunks, late=begun is not None))
+            least = _least(most, chunks * chunk, late=0 if begun is None else chunk - 1)
             sizes = tuple(min(len(lengths), total // rows) for rows in least)
         member, _ = segments(bounds, total)
         inside, rows = member.clamp(max=len(lengths) - 1), torch.arange(total, device=order.device)
@@ -112,13 +111,12 @@ def _laid(index: Tensor, begun: Tensor | None, chunk: int, width: int) -> Tensor
     return torch.where(behind < 0, index, later)
 
 
-def _least(chunk: int, chunks: int, *, late: bool) -> Iterator[int]:
-    """How many rows a member has at least that has one in each block of so many chunks.
+def _least(most: int, step: int, late: int) -> list[int]:
+    """How many rows a member has at least that has one in each block; it has at most `most`.
 
-    One that began `late` may have had all but one of its first chunk before.
+    A block takes `step` of its rows, the first one perhaps `late` fewer. A list, for what traces this.
     """
-    for block in count():
-        yield max(1, block * chunks * chunk + 1 - (chunk - 1 if late else 0))
+    return [max(1, rows) for rows in range(1 - late, most + 1, step)] if most else []
 
 
 def _taken(x: Tensor, index: Tensor) -> Tensor:
