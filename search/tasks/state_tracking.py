@@ -47,7 +47,7 @@ class StateTracking(LearningTask):
         anchors=(
             Anchor(
                 "gru", 0.99, steps=600, width=32, learning_rate=Fraction(1, 100), starts=3,
-                sizes="group = parity, length = 16, test = 256",
+                sizes="group = parity, test = 256",
             ),
             # eigenvalues that are not negative: Grazzi et al., 2024, arXiv 2411.12537, theorem 1
             Anchor(
