@@ -91,7 +91,9 @@ class Type:
         streams = f"×{self.streams}" if self.streams > 1 else ""
         dtype = "" if self.dtype == "model" else f":{self.dtype}"
         form = "" if self.form == "text" else f" {self.form}"
-        return f"{self.kind}[{self.width}{streams}]{dtype}{form}"
+        # Tokens of no task: nobody has said how many symbols there are.
+        width = f"[{self.width}{streams}]" if self.width else ""
+        return f"{self.kind}{width}{dtype}{form}"
 
     @property
     def form(self) -> Form:
