@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 import torch
 
 from archdsl.search.components import read
+from archdsl.search.crew import Crew
 from archdsl.search.helpers import follow_parent
 from archdsl.search.latency import seconds_of
 from archdsl.search.memory import limit_memory
@@ -59,10 +60,15 @@ class Candidate:
         device: where it is trained.
         data: the user's data, if any.
         folder: where relative paths start.
+        crew: says with how many threads it is trained; by default the process's, or fewer.
     """
 
-    def __init__(self, arch: Arch, seed: int, device: str, data: Path | None, folder: Path) -> None:
+    def __init__(
+        self, arch: Arch, seed: int, device: str, data: Path | None, folder: Path,
+        crew: Crew | None = None,
+    ) -> None:  # fmt: skip
         self.arch, self.seed, self.device = arch, seed, device
+        self.crew = crew or Crew(torch.get_num_threads())
         self.tasks = {name: _bound(task, data, folder) for name, task in arch.tasks.items()}
         self.trainers: dict[str, Trainer] = {}
         self.split: dict[str, float] = {}
@@ -117,7 +123,9 @@ class Candidate:
         told = saved = time.monotonic()
         if trainer.step >= rungs[rung]:
             return
+        self.crew.begin()
         for progress in trainer.run(rungs[rung]):
+            _compute_with(self.crew.looked())
             now = time.monotonic()
             if now - told > BETWEEN_MESSAGES:
                 tell(
@@ -152,6 +160,7 @@ class Jobs:
 
     def __init__(self, opened: Callable[[Mapping[str, Any]], Arch], tell: Send) -> None:
         self.opened, self.tell = opened, tell
+        self._crew = Crew(torch.get_num_threads())
         self._key: Any = None
         self._candidate: Candidate | None = None
 
@@ -194,6 +203,7 @@ class Jobs:
                 request["device"] or best_device(),
                 Path(data) if data else None,
                 Path(request["folder"]),
+                self._crew,
             )
             self._key = key
         return self._candidate
@@ -202,6 +212,11 @@ class Jobs:
 def best_device() -> str:
     """The GPU where there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _compute_with(threads: int) -> None:
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
 def usable(device: str | None) -> bool:
