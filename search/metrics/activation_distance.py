@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from archdsl.search.metrics.base import FLOOR, Need, TrainingFree
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from archdsl.search.metrics.evidence import Evidence
 
 
@@ -35,10 +37,16 @@ class ActivationDistance(TrainingFree):
 
         if evidence.codes is None:
             return nan
-        code = evidence.codes.float() * 2 - 1
+        bits, count = agreeing(evidence.codes.float()), evidence.codes.shape[1]
         if self.published:
-            bits = (code @ code.T + code.shape[1]) / 2
-            return float(torch.linalg.slogdet(bits.double())[1])
-        agreement = ((code @ code.T).double() / code.shape[1] + 1) / 2
+            return float(torch.linalg.slogdet(bits)[1])
+        agreement = bits.div_(count)
         agreement.diagonal().add_(FLOOR)
         return 2 * float(torch.linalg.cholesky(agreement).diagonal().log().sum())
+
+
+def agreeing(code: Tensor) -> Tensor:
+    """How many bits of 0 or 1 agree between rows [B, bits], in float64: [B, B]."""
+    both = (code @ code.T).double()
+    ones = both.diagonal()
+    return both * 2 - ones - ones[:, None] + code.shape[1]

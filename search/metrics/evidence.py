@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from archdsl.blocks.nn.dense import Embedding, Head
 from archdsl.blocks.nn.structure import ResidualSum
 from archdsl.search.metrics.base import Need, covariance_score, spectrum
+from archdsl.search.metrics.look import Places, look, places
 from archdsl.search.protocols import Arch
-from archdsl.search.tasks.base import IGNORED, LearningTask
+from archdsl.search.tasks.base import LearningTask
 
 if TYPE_CHECKING:
     from archdsl.search.metrics.recall import Recall
@@ -30,12 +31,6 @@ EMBEDDINGS = (nn.Embedding, Embedding)
 
 TABLES = (*EMBEDDINGS, Head)
 """Modules whose weights have a row a token: they are no part of what a metric of capacity counts."""
-
-TOKENS = 2048
-"""About how many tokens one look takes; at least 8 sequences and at most 32."""
-
-PROBES = 4
-"""One sequence in so many keeps its last target alone."""
 
 BACKWARD = frozenset({Need.JACOBIAN, Need.GRADIENTS, Need.HIDDEN_GRADIENTS})
 """Needs that take the backward pass."""
@@ -87,7 +82,7 @@ class Evidence:
         mixers: mixers and cells in the order they ran.
         embedded: the embedded tokens ``[B, T, E]``.
         pulled: gradient of the loss with respect to them.
-        probed: the position of a sequence's only target, ``[B]``; -1 where it has several.
+        places: where the sequences' losses stand.
         tables: paths of the embedding and of the head.
         names: of the parameters that the loss reaches.
         weights: those parameters.
@@ -105,7 +100,7 @@ class Evidence:
     mixers: list[Mixer] = field(default_factory=list)
     embedded: Tensor | None = None
     pulled: Tensor | None = None
-    probed: Tensor | None = None
+    places: Places | None = None
     tables: frozenset[str] = frozenset()
     names: list[str] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
@@ -139,8 +134,7 @@ class Evidence:
 
     def whole(self, rows: Tensor) -> Tensor:
         """The rows [B, …] of the sequences with all their targets; all rows where none has several."""
-        several = None if self.probed is None else self.probed < 0
-        return rows if several is None or not bool(several.any()) else rows[several]
+        return rows if self.places is None else rows[self.places.whole]
 
     @cached_property
     def reach(self) -> Tensor | None:
@@ -148,15 +142,12 @@ class Evidence:
 
         Over the sequences with one target.
         """
-        if self.pulled is None or self.probed is None:
+        if self.pulled is None or self.places is None:
             return None
-        alone = (self.probed >= 0).nonzero()[:, 0]
-        size = self.pulled[alone].norm(dim=-1).double().square_()
-        place = torch.arange(self.length, device=size.device)
-        lag = self.probed[alone][:, None] - place
-        size[lag < 0] = 0.0
+        size = self.pulled[self.places.alone].norm(dim=-1).double().square_()
+        size.masked_fill_(self.places.behind, 0.0)
         seen = torch.zeros(self.length, dtype=size.dtype, device=size.device)
-        return seen.index_add_(0, lag.clamp_(min=0).flatten(), size.flatten()).sqrt_()
+        return seen.index_add_(0, self.places.steps, size.flatten()).sqrt_()
 
     @cached_property
     def spectra(self) -> Spectra:
@@ -233,7 +224,7 @@ def gather(
     model.eval()
     device = next(model.parameters()).device
     tokens, targets = look(task, seed, device, sequences)
-    evidence = Evidence(arch, tokens.shape[1], probed=_only(targets))
+    evidence = Evidence(arch, tokens.shape[1], places=places(task, seed, device, sequences))
     _describe(evidence, model, needs)
     with ExitStack() as things:
         if Need.GRADIENTS not in needs:
@@ -250,12 +241,6 @@ def gather(
     other = look(task, seed + 1, device, sequences) if Need.SECOND in needs else (tokens, targets)
     _further(evidence, model, needs, (tokens, targets), other)
     return evidence
-
-
-def _only(targets: Tensor) -> Tensor:
-    """Where the only target of each sequence stands, -1 where there are several: ``[B]``."""
-    learned = targets != IGNORED
-    return torch.where(learned.sum(1) == 1, learned.int().argmax(1), -1)
 
 
 def _describe(evidence: Evidence, model: nn.Module, needs: frozenset[Need]) -> None:
@@ -312,31 +297,6 @@ def _further(
     if Need.NOISE in needs:
         noised = passes.noised(model, embedding(model), tokens, targets)
         evidence.noised = {size: evidence.whole(rows) for size, rows in noised.items()}
-
-
-def look(
-    task: LearningTask, seed: int, device: torch.device, count: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """The sequences every architecture is looked at with: tokens and targets [B, T].
-
-    There are ``count`` of them, or as many as :data:`TOKENS` asks for. One in :data:`PROBES`, the last
-    ones, keeps only its last learned position: its gradients at earlier tokens say how far back the
-    model reaches. The others keep all that the task has them learn, so that the gradients of weights are
-    those of the task's loss.
-    """
-    tokens, targets = _sequences(task, seed, count or max(8, min(32, TOKENS // task.positions)))
-    return tokens.to(device), targets.to(device)
-
-
-@lru_cache(maxsize=8)
-def _sequences(task: LearningTask, seed: int, count: int) -> tuple[Tensor, Tensor]:
-    """The sequences of :func:`look`: the same for every architecture, so drawn once."""
-    tokens, targets = map(torch.from_numpy, task.batch(count, seed, 0))
-    learned = targets != IGNORED
-    last = learned.shape[1] - 1 - learned.int().flip(1).argmax(1)
-    kept = torch.arange(learned.shape[1]) == last[:, None]
-    kept[: len(kept) - max(1, len(kept) // PROBES)] = True
-    return tokens, torch.where(kept, targets, IGNORED)
 
 
 @contextmanager

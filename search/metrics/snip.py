@@ -15,7 +15,7 @@ class Snip(TrainingFree):
 
     "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (Lee et al., ICLR 2019), summed
     over the network as in "Zero-Cost Proxies for Lightweight NAS" (Abdelfattah et al., ICLR 2021). ``L``
-    is the task's loss on one batch; see :func:`archdsl.search.metrics.evidence.look` for its targets.
+    is the task's loss on one batch; see :func:`archdsl.search.metrics.look.look` for its targets.
     """
 
     name: ClassVar[str] = "snip"

@@ -12,6 +12,7 @@ from archdsl.blocks.registry import find
 from archdsl.search.metrics.archdsl_rank import grouped, multiplies
 from archdsl.search.metrics.base import cosine_score
 from archdsl.search.metrics.evidence import Evidence, Mixer, gather
+from archdsl.search.metrics.look import Places
 from archdsl.search.metrics.passes import curvature
 from archdsl.search.metrics.spectral_capacity import capacity
 from archdsl.search.metrics.write_interference import overlap
@@ -181,7 +182,7 @@ def test_reach_follows_a_leaky_memory():
     """``h = a h + x``: the gradient falls as ``a^n``."""
     lag = torch.arange(11, -1, -1.0, dtype=torch.float64)
     pulled = (0.5**lag)[None, :, None].expand(4, 12, 3)
-    found = evidence(pulled=pulled, probed=torch.full((4,), 11), length=12)
+    found = evidence(pulled=pulled, places=Places(torch.full((4,), 11), 12), length=12)
     torch.testing.assert_close(found.reach / found.reach[0], 0.5 ** torch.arange(12.0).double())
     assert measured("gradient_reach", found) == pytest.approx(np.log10(0.5))
     assert measured("decay_horizon", found) == pytest.approx(0.25 / 0.75, rel=1e-4)
@@ -190,7 +191,7 @@ def test_reach_follows_a_leaky_memory():
 def test_reach_counts_from_each_sequences_own_loss():
     pulled = torch.zeros(2, 5, 1)
     pulled[0, 4] = pulled[1, 2] = 3
-    found = evidence(pulled=pulled, probed=torch.tensor([4, 2]), length=5)
+    found = evidence(pulled=pulled, places=Places(torch.tensor([4, 2]), 5), length=5)
     assert found.reach.tolist() == pytest.approx([18**0.5, 0, 0, 0, 0])
 
 

@@ -11,8 +11,9 @@ from fakes import TASK, FakeArch, FakeSpace
 from archdsl.blocks.registry import find
 from archdsl.search.metrics import DEFAULT, chosen
 from archdsl.search.metrics.base import FLOOR, LOWEST, Need, correlation, covariance_score
-from archdsl.search.metrics.evidence import gather, look
+from archdsl.search.metrics.evidence import gather
 from archdsl.search.metrics.hidden_covariance import HiddenCovariance
+from archdsl.search.metrics.look import look
 
 NEEDS = frozenset(Need)
 
@@ -163,11 +164,12 @@ def test_gradients_are_those_of_the_tasks_loss():
 
 def test_reach_is_of_the_sequences_with_one_target_and_the_jacobian_of_the_others():
     evidence = gather(model_of(arch()), arch(), TASK, frozenset({Need.JACOBIAN}))
-    alone = evidence.probed >= 0
+    only = evidence.places.only
+    alone = only >= 0
     assert 0 < int(alone.sum()) < len(alone)
     assert len(evidence.jacobian) == int((~alone).sum())
     behind = [
-        pulled[place + 1 :] for pulled, place in zip(evidence.pulled, evidence.probed, strict=True)
+        pulled[place + 1 :] for pulled, place in zip(evidence.pulled, only, strict=True)
         if place >= 0
     ]  # fmt: skip
     assert not torch.cat(behind).any()

@@ -206,7 +206,8 @@ def ratio(arch: Any, metrics: list[Any], sequences: int | None, repeats: int = 7
     """The least time of a look over the least time of a pass, in turns."""
     import torch
 
-    from archdsl.search.metrics.evidence import gather, look
+    from archdsl.search.metrics.evidence import gather
+    from archdsl.search.metrics.look import look
 
     model, task = arch.compile().eval(), next(iter(arch.tasks.values()))
     needs = frozenset().union(*(metric.needs for metric in metrics))
