@@ -11,10 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archdsl.compiler.arch import Arch
-    from archdsl.compiler.check import check
-    from archdsl.compiler.loading import compile, load, loads
-    from archdsl.compiler.space import Space
+    from archdsl.compiler.models.from_file import compile
+    from archdsl.compiler.spaces.arch import Arch
+    from archdsl.compiler.spaces.check import check
+    from archdsl.compiler.spaces.loading import load, loads
+    from archdsl.compiler.spaces.space import Space
     from archdsl.diagnostics import ArchError, Diagnostic
 
 __version__ = "0.1.0"
@@ -31,14 +32,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "Arch": "archdsl.compiler.arch",
+    "Arch": "archdsl.compiler.spaces.arch",
     "ArchError": "archdsl.diagnostics",
     "Diagnostic": "archdsl.diagnostics",
-    "Space": "archdsl.compiler.space",
-    "check": "archdsl.compiler.check",
-    "compile": "archdsl.compiler.loading",
-    "load": "archdsl.compiler.loading",
-    "loads": "archdsl.compiler.loading",
+    "Space": "archdsl.compiler.spaces.space",
+    "check": "archdsl.compiler.spaces.check",
+    "compile": "archdsl.compiler.models.from_file",
+    "load": "archdsl.compiler.spaces.loading",
+    "loads": "archdsl.compiler.spaces.loading",
 }
 
 

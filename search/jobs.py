@@ -287,7 +287,7 @@ def opener(loader: str, space: str | None) -> Callable[[Mapping[str, Any]], Arch
     if space is None:
         load = _resolve(loader)
         return lambda request: load(request["arch"])
-    from archdsl.compiler.space import Space
+    from archdsl.compiler.spaces.space import Space
 
     known = Space.from_json(space)
     return lambda request: known.arch(request["assignment"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from archdsl.blocks.asking import Direction
-from archdsl.compiler.quantities import Measure, value
+from archdsl.compiler.reading.quantities import Measure, value
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.search.protocols import Arch
 

@@ -77,7 +77,7 @@ class Arch(Protocol):
 
     @property
     def requirements(self) -> Sequence[Any]:
-        """Its constraints; see ``archdsl.compiler.quantities.Requirement``."""
+        """Its constraints; see ``archdsl.compiler.reading.quantities.Requirement``."""
 
     def compile(self, device: Any = "cpu", dtype: Any = "float32", seed: int = 0) -> Any:
         """The model: an ``nn.Module`` of tokens."""
@@ -96,7 +96,7 @@ class Space(Protocol):
 
     @property
     def objectives(self) -> Sequence[Any]:
-        """What to make large or small; see ``archdsl.compiler.quantities.Objective``."""
+        """What to make large or small; see ``archdsl.compiler.reading.quantities.Objective``."""
 
     def to_json(self) -> str:
         """The space as text, of which the compiler makes it again."""

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import optuna
 
-from archdsl.compiler.quantities import parts as _parts
+from archdsl.compiler.reading.quantities import parts as _parts
 from archdsl.search.components import written
 from archdsl.search.files import ending, remove, write_text
 from archdsl.search.fronts import pareto_front

@@ -138,7 +138,7 @@ def checker(path: Path) -> Callable[[str, str], list[Diagnostic]]:
     """How a case is checked: the syntax alone, or all there is to say of a file."""
     if path.parent.name == "syntax":
         return check_syntax
-    from archdsl.compiler.check import check_text
+    from archdsl.compiler.spaces.check import check_text
 
     return check_text
 
@@ -222,7 +222,7 @@ def test_examples(id: str) -> None:
     assert check_syntax(explanation.right, NAME) == []
     wrong = check_syntax(explanation.wrong, NAME)
     if not wrong:
-        from archdsl.compiler.check import check_text
+        from archdsl.compiler.spaces.check import check_text
 
         wrong = check_text(explanation.wrong, NAME)
         assert [d for d in check_text(explanation.right, NAME) if d.id == id] == []

@@ -17,9 +17,9 @@ from archdsl.cli.output import Failure, drawn_text, in_bytes, table, write
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from archdsl.compiler.arch import Arch
-    from archdsl.compiler.bench import Row, Setting
-    from archdsl.compiler.peer import PeerModel
+    from archdsl.compiler.models.bench import Row, Setting
+    from archdsl.compiler.models.peer import PeerModel
+    from archdsl.compiler.spaces.arch import Arch
 
 MODES = ("train", "step")
 
@@ -62,7 +62,7 @@ def model(
     """
     import torch
 
-    from archdsl.compiler.bench import Setting
+    from archdsl.compiler.models.bench import Setting
 
     arch = architecture(file, seed)
     require_device(device)
@@ -88,14 +88,14 @@ def model(
 
 
 def _measured(arch: Arch, setting: Setting, modes: str, peer: PeerModel | None) -> Iterator[Row]:
-    from archdsl.compiler.bench import measure
+    from archdsl.compiler.models.bench import measure
 
     return measure(arch, setting, MODES if modes == "both" else (modes,), peer)  # type: ignore[arg-type]
 
 
 def _peer(arch: Arch, setting: Setting) -> PeerModel | None:
     """The architecture of the peer's layers, or a sentence on why it is not timed."""
-    from archdsl.compiler import peer
+    from archdsl.compiler.models import peer
 
     try:
         reason = peer.refusal(setting.device, setting.dtype)

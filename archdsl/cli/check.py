@@ -11,7 +11,7 @@ import click
 import archdsl
 from archdsl.cli.files import STANDARD_INPUT, expanded, files_argument, standard_input
 from archdsl.cli.output import MAPPING, colored, plural, width
-from archdsl.compiler.check import check_source
+from archdsl.compiler.spaces.check import check_source
 from archdsl.console import render, render_concise, to_json
 from archdsl.diagnostics import ArchError, Diagnostic, Severity
 

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from archdsl.blocks import registry
 from archdsl.blocks.base import Kind, Layer
 from archdsl.cli.output import MAPPING, Failure, drawn_text, table, width
-from archdsl.compiler.expect import fields
-from archdsl.compiler.names import standard, standard_names
-from archdsl.compiler.quantities import COSTS
-from archdsl.compiler.spelling import value_text
+from archdsl.compiler.reading.names import standard, standard_names
+from archdsl.compiler.reading.quantities import COSTS
+from archdsl.compiler.terms.expect import fields
+from archdsl.compiler.terms.spelling import value_text
 from archdsl.diagnostics import did_you_mean
 from archdsl.grammar import ast
 from archdsl.grammar.flat import format_expression

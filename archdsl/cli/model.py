@@ -13,7 +13,7 @@ from archdsl.cli.output import MAPPING, Failure, in_bytes, plural, writing
 
 if TYPE_CHECKING:
     from archdsl import Arch
-    from archdsl.compiler.model import Model
+    from archdsl.compiler.models.model import Model
 
 BYTE_VALUES = 256
 
@@ -92,7 +92,7 @@ def generate(
     """Let the byte-level model in CHECKPOINT write on from a prompt."""
     import torch
 
-    from archdsl.compiler.checkpoint import load
+    from archdsl.compiler.models.checkpoint import load
 
     model = load(checkpoint)
     require_bytes(model, checkpoint)

@@ -16,12 +16,12 @@ from rich.tree import Tree
 from archdsl.cli.files import architecture, file_argument, seed_option, space
 from archdsl.cli.output import MAPPING, Failure, deliver, drawn_text, exact, in_bytes, width
 from archdsl.cli.space import described
-from archdsl.compiler.draw import Branch, dot, kernels, mermaid, outline
-from archdsl.compiler.passes import STAGES, run
+from archdsl.compiler.graphs.draw import Branch, dot, kernels, mermaid, outline
+from archdsl.compiler.graphs.passes import STAGES, run
 
 if TYPE_CHECKING:
     from archdsl import Arch
-    from archdsl.compiler.graph import Graph
+    from archdsl.compiler.graphs.graph import Graph
 
 FORMS = ("tree", "text", "mermaid", "dot", "svg")
 

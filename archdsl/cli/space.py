@@ -13,7 +13,7 @@ from archdsl.cli.output import MAPPING, drawn_text, plural, table, write, writin
 
 if TYPE_CHECKING:
     from archdsl import Arch, Space
-    from archdsl.compiler.terms import Site
+    from archdsl.compiler.terms.term import Site
 
 MOST_SHOWN = 12
 """How many alternatives of a site are written out."""

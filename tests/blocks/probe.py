@@ -14,7 +14,7 @@ import torch
 from blocks.written import built
 from torch import Tensor
 
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.model import Model
 
 Weights = dict[str, Tensor]
 

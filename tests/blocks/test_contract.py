@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from archdsl.blocks.op import Work
-from archdsl.compiler.model import Model
-from archdsl.compiler.passes import PIPELINE
+from archdsl.compiler.graphs.passes import PIPELINE
+from archdsl.compiler.models.model import Model
 
 LENGTH = 70
 """More than the largest chunk of any kernel (64), and no multiple of one."""

@@ -17,8 +17,8 @@ from archdsl.blocks.nn.loop import Loop
 from archdsl.blocks.nn.noise import truncated_normal
 from archdsl.blocks.nn.skip import Skip
 from archdsl.blocks.op import Work
-from archdsl.compiler.model import Model
-from archdsl.compiler.tying import tie
+from archdsl.compiler.models.model import Model
+from archdsl.compiler.models.tying import tie
 
 BLOCK = "residual { rms_norm attention(heads = 2) } residual { rms_norm swiglu }"
 

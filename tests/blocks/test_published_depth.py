@@ -18,7 +18,7 @@ from tolerances import EXACT, assert_close
 from torch import Tensor
 
 import archdsl
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.model import Model
 
 ZOO = Path(__file__).parents[2] / "specs" / "zoo"
 LENGTH = 7

@@ -8,7 +8,7 @@ from blocks.written import built
 from tolerances import EXACT, assert_close
 
 from archdsl.blocks.nn.streams import sinkhorn
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.model import Model
 
 BODY = (
     "stack(depth = 3) { residual { rms_norm attention(heads = 2) }"

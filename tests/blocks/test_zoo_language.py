@@ -8,7 +8,7 @@ from blocks.written import arch, built, complaints
 from tolerances import EXACT, assert_close
 
 import archdsl
-from archdsl.compiler.passes import run
+from archdsl.compiler.graphs.passes import run
 
 RECOGNISED = {
     "min_lstm": "this cell is a scan",

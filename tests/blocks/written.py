@@ -9,8 +9,8 @@ import pytest
 
 import archdsl
 from archdsl import Arch, ArchError
-from archdsl.compiler.build import compile_arch
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.build import compile_arch
+from archdsl.compiler.models.model import Model
 
 
 @cache

@@ -24,7 +24,7 @@ model {
 
 USE = """
 import torch, archdsl
-from archdsl.compiler.checkpoint import load
+from archdsl.compiler.models.checkpoint import load
 
 space = archdsl.load("spec.arch")
 assert space.count() == 2

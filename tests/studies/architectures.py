@@ -39,9 +39,9 @@ import archdsl
 from archdsl import Arch, Space
 from archdsl.blocks.op import Op, Work
 from archdsl.blocks.ops.memory import Memory
-from archdsl.compiler.checkpoint import load
-from archdsl.compiler.cost import Cost
-from archdsl.compiler.model import Model
+from archdsl.compiler.graphs.cost import Cost
+from archdsl.compiler.models.checkpoint import load
+from archdsl.compiler.models.model import Model
 from archdsl.grammar.format import format_program
 from archdsl.grammar.parse import parse
 from tests.routed_products import counted_learners

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # `fresh`, however this is s
 from fresh import forget
 
 import archdsl
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.model import Model
 
 ZOO = Path(__file__).parents[2] / "specs" / "zoo"
 TOKENS, WORDS, BOUND = 6, 50, 1e-10

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import archdsl
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.model import Model
 
 SYMBOLS = 256
 

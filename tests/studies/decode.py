@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 import archdsl
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.model import Model
 
 WINDOW = 64
 LIMIT = 1e-3

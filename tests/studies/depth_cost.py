@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import archdsl
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.model import Model
 
 BLOCK = "residual { rms_norm gla(heads = 4) } residual { rms_norm swiglu }"
 TIMES, MANY, ROUNDS = 4, 64, 9

@@ -36,10 +36,10 @@ from archdsl.blocks.miras.mixer import Miras
 from archdsl.blocks.op import Type
 from archdsl.blocks.ops.learner import LearnerMemory
 from archdsl.blocks.ops.memory import DecayMemory, DeltaMemory, ScanMemory
-from archdsl.compiler.arch import Element
-from archdsl.compiler.lower import lower
-from archdsl.compiler.model import Model
-from archdsl.compiler.passes import run
+from archdsl.compiler.graphs.lower import lower
+from archdsl.compiler.graphs.passes import run
+from archdsl.compiler.models.model import Model
+from archdsl.compiler.terms.elements import Element
 
 MEMORIES = (
     "vector",

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 import archdsl
 from archdsl import Arch
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.model import Model
 from archdsl.search.tasks.in_context_recall import NoisyInContextRecall
 from archdsl.search.tasks.mqar import MQAR
 

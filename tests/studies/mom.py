@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import archdsl
-from archdsl.compiler.model import Model
+from archdsl.compiler.models.model import Model
 from archdsl.kernels.bench import peak
 
 MIXERS = ("gated_deltanet(heads = 4)", "gla(heads = 4)", "hgrn", "titans(heads = 4)")

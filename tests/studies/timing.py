@@ -135,7 +135,7 @@ def built(runs: int) -> list[Figure]:
 
 def compiled(make: Callable[[], Any]) -> tuple[float, float]:
     """How long making and compiling an architecture takes, and how much of it drawing weights does."""
-    from archdsl.compiler import build
+    from archdsl.compiler.models import build
 
     drawing, spent = build.draw_weights, [0.0]
 

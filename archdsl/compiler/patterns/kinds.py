@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics import ArchError, Diagnostic
 
 if TYPE_CHECKING:
-    from archdsl.compiler.arch import Arch, Element
+    from archdsl.compiler.spaces.arch import Arch
+    from archdsl.compiler.terms.elements import Element
 
 CHANNELS = {"swiglu": "mlp", "mlp": "mlp", "moe": "moe"}
 """Channel mixers, by the name of their component."""
