@@ -38,6 +38,7 @@ class Attention(Layer):
     """
 
     name: ClassVar[str] = "attention"
+    keeps: ClassVar[bool] = True
     heads: Count
     kv_heads: Count | None = None
     head_dim: Count | None = None

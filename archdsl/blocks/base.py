@@ -216,8 +216,8 @@ class Layer(Component):
     remembers: ClassVar[bool] = False
     """Whether it has a memory that ``mom`` can have several of."""
     keeps: ClassVar[bool] = False
-    """Whether a container gives the type back that it was given: what is behind it is known even where
-    something inside it is wrong."""
+    """Whether it gives the type back that it was given: what is behind it is known even where something
+    about it, or inside it, is wrong."""
 
     def warnings(self, labels: Sequence[str | None]) -> Sequence[Invalid]:
         """What is legal and yet perhaps not meant; ``labels`` are the children's."""
@@ -237,6 +237,15 @@ class Layer(Component):
         return (
             replace(found, routed=replace(stream.routed, written=True)) if self.remembers else found
         )
+
+    def otherwise(self, stream: Type) -> Type | None:
+        """The type behind a leaf that does not fit, so that what follows is checked, too.
+
+        ``None`` where nobody knows, or where what follows would not fit for the same reason: a place
+        before `embed`, behind the head, on several streams or among routed rows.
+        """
+        plain = stream.kind == "features" and stream.streams == 1 and stream.routed is None
+        return stream if self.keeps and plain else None
 
     def visits(self, labels: Sequence[str | None]) -> Sequence[tuple[int, ...]]:
         """What a container runs: each visit is the indices of the children it runs in sequence.

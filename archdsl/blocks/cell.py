@@ -84,6 +84,11 @@ class Cell(Layer):
             )
         return replace(stream, width=width)
 
+    def otherwise(self, stream: Type) -> Type | None:
+        """Features of the cell's width."""
+        plain = stream.kind == "features" and stream.routed is None and stream.streams == 1
+        return replace(stream, width=self.width or stream.width) if plain else None
+
     def _check_convolution(self) -> None:
         """A convolution is made to be read."""
         if self.conv and not self.convolves:

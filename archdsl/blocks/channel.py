@@ -21,6 +21,7 @@ class SwiGLU(Layer):
     """
 
     name: ClassVar[str] = "swiglu"
+    keeps: ClassVar[bool] = True
     routes: ClassVar[frozenset[str]] = frozenset({"mom", "moe"})
     expand: Expand = Fraction(8, 3)
     activation: Activation = "silu"
@@ -47,6 +48,7 @@ class MLP(Layer):
     """``W_down f(W_up x)``."""
 
     name: ClassVar[str] = "mlp"
+    keeps: ClassVar[bool] = True
     routes: ClassVar[frozenset[str]] = frozenset({"mom", "moe"})
     expand: Expand = Fraction(4)
     activation: Activation = "gelu"

@@ -35,6 +35,7 @@ class ContextMemoryLayer(Layer):
     """
 
     name: ClassVar[str] = "context_memory"
+    keeps: ClassVar[bool] = True
     heads: Count = 4
     segment: Annotated[int, Field(ge=1, le=1024)] = 16
     persistent: Count = 4

@@ -29,6 +29,7 @@ class Conv(Layer):
     """
 
     name: ClassVar[str] = "conv"
+    keeps: ClassVar[bool] = True
     routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     kernel: Kernel
     dilation: Kernel = 1

@@ -41,6 +41,12 @@ class Embed(Layer):
             )
         return Type("features", self.dim, embedding=(self.symbols(stream), self.dim))
 
+    def otherwise(self, stream: Type) -> Type | None:
+        """Features, whatever the vocabulary; behind a second one what there was."""
+        if stream.kind != "tokens":
+            return stream if stream.kind == "features" else None
+        return Type("features", self.dim, embedding=(self.vocab or stream.width, self.dim))
+
     def symbols(self, stream: Type) -> int:
         """The vocabulary; one that is too small for the task is a mistake."""
         if self.vocab and self.vocab < stream.width:

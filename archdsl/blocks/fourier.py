@@ -18,6 +18,7 @@ class Fourier(Layer):
     """
 
     name: ClassVar[str] = "fourier"
+    keeps: ClassVar[bool] = True
     form: Literal["dft", "dct"] = "dft"
     heads: Count = 1
     unitary: bool = False

@@ -34,6 +34,7 @@ class Gated(Layer):
 
     name: ClassVar[str] = "gated"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "layers"
+    keeps: ClassVar[bool] = True
     routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     expand: Expand = Fraction(1)
     activation: Activation = "silu"

@@ -30,6 +30,7 @@ class LatentAttentionLayer(Layer):
     """
 
     name: ClassVar[str] = "latent_attention"
+    keeps: ClassVar[bool] = True
     heads: Count
     latent: Count | None = None
     query_latent: Count | None = None

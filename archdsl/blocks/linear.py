@@ -33,6 +33,7 @@ class ActivationLayer(Layer):
     """An elementwise function of the stream."""
 
     name: ClassVar[str] = "activation"
+    keeps: ClassVar[bool] = True
     routes: ClassVar[frozenset[str]] = frozenset({"mom", "moe"})
     function: Activation
 

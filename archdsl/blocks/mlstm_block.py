@@ -40,6 +40,7 @@ class MLSTMBlock(Layer):
     """
 
     name: ClassVar[str] = "mlstm_block"
+    keeps: ClassVar[bool] = True
     heads: Count = 4
     expand: Expand = Fraction(2)
     conv: Kernel = 4

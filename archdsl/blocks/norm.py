@@ -20,6 +20,7 @@ Epsilon = Annotated[Real, Field(gt=0, le=1)]
 class _Norm(Layer):
     """Shared by both norms; ``form`` says which, ``heads`` over how many equal slices of the channels."""
 
+    keeps: ClassVar[bool] = True
     form: ClassVar[Literal["rms", "layer"]]
     eps: Epsilon
     bias: bool

@@ -23,6 +23,7 @@ class Skip(Layer):
 
     name: ClassVar[str] = "skip"
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "layers"
+    keeps: ClassVar[bool] = True
     penalty: Annotated[Real, Field(ge=0, le=1000)] = Fraction(1, 100)
 
     def infer(self, stream: Type) -> Type:

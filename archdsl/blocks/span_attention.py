@@ -21,6 +21,7 @@ class SpanAttention(Layer):
     """
 
     name: ClassVar[str] = "span_attention"
+    keeps: ClassVar[bool] = True
     heads: Count
     kernel: Kernel
     causal: bool = True

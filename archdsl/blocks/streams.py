@@ -46,6 +46,7 @@ class _Region(Layer):
     """Shared by both regions; :meth:`connect` says how a branch stands on the streams."""
 
     body: ClassVar[Literal["none", "layers", "labelled", "equations"]] = "layers"
+    keeps: ClassVar[bool] = True
     streams: Annotated[int, Field(ge=2, le=64)]
     reduce: Literal["mean", "sum"]
 

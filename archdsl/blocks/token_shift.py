@@ -20,6 +20,7 @@ class TokenShift(Layer):
     """
 
     name: ClassVar[str] = "token_shift"
+    keeps: ClassVar[bool] = True
     routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     exponent: Annotated[Real, Field(gt=0, le=64)] = Fraction(1)
     power: Annotated[int, Field(ge=1, le=64)] = 1

@@ -53,6 +53,7 @@ class Miras(Layer):
     """
 
     name: ClassVar[str] = "miras"
+    keeps: ClassVar[bool] = True
     routes: ClassVar[frozenset[str]] = frozenset({"mom"})
     remembers: ClassVar[bool] = True
     memory: Memory

@@ -7,7 +7,7 @@ choices do not multiply, and choices that are shared stay together.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -163,10 +163,12 @@ class Flow:
         return self._merged(found, {path})
 
     def _leaf(self, term: LayerTerm, start: State) -> list[State]:
-        return [replace(state, empty=False) for state in self._inferred(term.make, start)]
+        return [
+            replace(state, empty=False) for state in self._inferred(term.make, start, despite=True)
+        ]
 
-    def _inferred(self, make: Make, start: State) -> list[State]:
-        """What a layer's rule makes of a type; of layers that are alike one is asked.
+    def _inferred(self, make: Make, start: State, *, despite: bool = False) -> list[State]:
+        """What a layer's rule makes of a type, or ``despite`` a mistake; of layers alike one is asked.
 
         Only a plain answer, one type without a complaint, is taken over from another layer.
         """
@@ -184,7 +186,28 @@ class Flow:
         answers = {outcome.result for outcome in outcomes}
         if key is not None and len(answers) == 1 and outcomes[0].result is not None:
             self.plain[key] = outcomes[0].result
+        if despite and any(outcome.error for outcome in outcomes):
+            return self._states(self._despite(make, start, outcomes), start)
         return self._states(outcomes, start)
+
+    def _despite(
+        self, make: Make, start: State, outcomes: Sequence[Outcome[Type]]
+    ) -> Iterator[Outcome[Type]]:
+        """A layer's answers, with what is known to be behind it where it does not fit.
+
+        So one mistake does not hide the next.
+        """
+        for outcome in outcomes:
+            yield outcome
+            if outcome.error is not None:
+                known = ({**start.when, **outcome.decided}, {**start.sites, **outcome.sites})
+                for other in explore(
+                    lambda run: ask(make, lambda layer: layer.otherwise(start.type), run),
+                    self.budget,
+                    *known,
+                ):
+                    decided = {**outcome.decided, **other.decided}
+                    yield replace(other, decided=decided, sites={**outcome.sites, **other.sites})
 
     def _question(self, make: Make, start: State) -> Hashable:
         """What a layer is asked, in the same words for all that are alike; ``None`` if none may be."""
@@ -264,7 +287,7 @@ class Flow:
                 else self._combined(term, layout, here, outputs, when)
             )
             found += [state.then(end) for end in ends]
-        if not found and getattr(term.make.model, "keeps", False):
+        if not found and start.type.routed is None and getattr(term.make.model, "keeps", False):
             return [State(start.type, empty=False)]
         return distinct(found)
 
