@@ -26,6 +26,7 @@ from archdsl.search.memory import SHARE, free_memory
 from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.objectives import Objective, objectives_of
 from archdsl.search.outputs import Result, write_outputs
+from archdsl.search.pace import Course
 from archdsl.search.placing import enqueued
 from archdsl.search.progress import Lines, Silent, Terminal
 from archdsl.search.protocols import Arch, Site, Space
@@ -223,9 +224,8 @@ def _searched(study: Study, console: Console, request: Request) -> Status:
     """Run the study under a display; Ctrl-C ends it early and tidily."""
     records = study.records()
     shows = Terminal if console.is_terminal else Lines
-    trials = study.settings.trials
     display: Silent | Terminal | Lines = (
-        Silent() if request.quiet else shows(console, study.objectives, trials, records)
+        Silent() if request.quiet else shows(console, study.objectives, _course(study), records)
     )
     study.display = display
     try:
@@ -233,6 +233,13 @@ def _searched(study: Study, console: Console, request: Request) -> Status:
             return study.run()
     except KeyboardInterrupt:
         return "interrupted"
+
+
+def _course(study: Study) -> Course:
+    """The stages of the study's trials, of which there are no more than architectures."""
+    settings, size = study.settings, counted(study.space)
+    trials = settings.trials if size is None else min(settings.trials, size)
+    return Course(trials, settings.rungs, settings.promote if settings.rank else None)
 
 
 def _answered(study: Study, status: Status, console: Console) -> Result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from archdsl.search.fronts import pareto_front
 from archdsl.search.objectives import Objective
+from archdsl.search.pace import Course, Pace
 from archdsl.search.records import Record
 from archdsl.search.words import in_short
 
@@ -63,21 +63,6 @@ class Silent:
 
 
 @dataclass
-class Pace:
-    """How long the rest may take, from what this process has seen."""
-
-    trials: int
-    before: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    def left(self, done: int) -> float | None:
-        """Seconds; ``None`` before anything has ended in this process."""
-        ended = done - self.before
-        spent = time.monotonic() - self.started
-        return spent / ended * max(0, self.trials - done) if ended > 0 else None
-
-
-@dataclass
 class View:
     """What is shown, as data.
 
@@ -104,7 +89,7 @@ class View:
         self.counts = Counter(record.state for record in records if record.finished)
         front = pareto_front(records, self.objectives)
         self.best = in_short(front[0], self.objectives) if front else ""
-        self.left = pace.left(self.done)
+        self.left = pace.left(records)
 
 
 class Terminal:
@@ -113,19 +98,16 @@ class Terminal:
     Args:
         console: of rich.
         objectives: of the study.
-        trials: how many there shall be.
+        course: how many trials there shall be, and of which stages.
         records: trials there are already.
     """
 
     def __init__(
-        self, console: Console, objectives: Sequence[Objective], trials: int,
+        self, console: Console, objectives: Sequence[Objective], course: Course,
         records: Sequence[Record] = (),
     ) -> None:  # fmt: skip
-        self.console, self.view, self.pace = (
-            console,
-            View(objectives, trials),
-            _pace(trials, records),
-        )
+        self.console = console
+        self.view, self.pace = View(objectives, course.trials), Pace(course, records)
         self.view.update(records, self.pace)
         self.live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
         self._steps: int | None = None
@@ -184,19 +166,16 @@ class Lines:
     Args:
         console: of rich.
         objectives: of the study.
-        trials: how many there shall be.
+        course: how many trials there shall be, and of which stages.
         records: trials there are already.
     """
 
     def __init__(
-        self, console: Console, objectives: Sequence[Objective], trials: int,
+        self, console: Console, objectives: Sequence[Objective], course: Course,
         records: Sequence[Record] = (),
     ) -> None:  # fmt: skip
-        self.console, self.view, self.pace = (
-            console,
-            View(objectives, trials),
-            _pace(trials, records),
-        )
+        self.console = console
+        self.view, self.pace = View(objectives, course.trials), Pace(course, records)
         self.view.update(records, self.pace)
 
     def __enter__(self) -> Self:
@@ -222,10 +201,6 @@ class Lines:
 
     def waiting(self, records: Sequence[Record]) -> None:
         """Nothing."""
-
-
-def _pace(trials: int, records: Sequence[Record]) -> Pace:
-    return Pace(trials, sum(record.finished for record in records))
 
 
 def quantity_of_time(seconds: float | None) -> str:

@@ -1,11 +1,11 @@
 import io
-import time
 
 import pytest
 from fakes import ACCURACY, STATE
 from rich.console import Console
 
-from archdsl.search.progress import Lines, Pace, Terminal, quantity_of_time
+from archdsl.search.pace import Course
+from archdsl.search.progress import Lines, Terminal, quantity_of_time
 from archdsl.search.records import Record
 from archdsl.search.words import in_short, named, quantity
 
@@ -23,7 +23,7 @@ def trial(number, state="complete", reason="", accuracy=0.5):
 
 def shown(display_class, terminal):
     console = Console(file=io.StringIO(), width=110, force_terminal=terminal)
-    with display_class(console, [ACCURACY, STATE], 10) as display:
+    with display_class(console, [ACCURACY, STATE], Course(10, (200, 400))) as display:
         records = [trial(0), trial(1, "pruned", "rung"), trial(2, "fail", "out-of-memory")]
         for number, record in enumerate(records):
             display.stage(number, "training", 400)
@@ -48,13 +48,6 @@ def test_the_terminal_shows_counts_the_best_and_failures():
     for word in ("10 trials", "trained", "cut", "failed", "best so far", "step 40/400, loss 2.500",
                  "left", "no [memory] left"):  # fmt: skip
         assert word in text, word
-
-
-def test_time_left_is_from_what_was_seen():
-    pace = Pace(10, before=3, started=time.monotonic() - 8)
-    assert pace.left(3) is None
-    assert pace.left(4) == pytest.approx(6 * 8, rel=0.1)
-    assert pace.left(5) == pytest.approx(5 * 8 / 2, rel=0.1)
 
 
 @pytest.mark.parametrize(
