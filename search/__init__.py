@@ -1,6 +1,11 @@
 """Search: from the space a ``.arch`` file describes to its best architectures, trained.
 
 :func:`run` is ``archdsl search`` as a function. Importing this package loads neither torch nor Optuna.
+
+Each part imports those below it (``lint-imports`` checks it), from the top: the commands (:mod:`main` with
+its :mod:`helpers`, ``comparison``, ``validation``, :mod:`verification`), ``reports``, ``study``, ``workers``,
+``samplers`` and ``metrics``, ``tasks``, ``storage``, ``space`` and ``statistics``, and for all of them
+:mod:`errors` and :mod:`seeds`.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from archdsl.search.outputs import Result
+    from archdsl.search.reports.outputs import Result
 
 __all__ = ["run"]
 
@@ -56,9 +61,9 @@ def run(
         ArchError: the spec, the data, the study or the disk does not allow it.
     """
     import archdsl
-    from archdsl.search.guards import LEASE
     from archdsl.search.helpers import command
     from archdsl.search.main import Request, search
+    from archdsl.search.storage.guards import LEASE
 
     path = Path(spec_path)
     given = {

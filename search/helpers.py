@@ -7,7 +7,6 @@ that started them, however that ends.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from archdsl.diagnostics import ArchError
-from archdsl.search.worker import environment
+from archdsl.search.workers.parent import follow_parent
+from archdsl.search.workers.worker import environment
 
 PROGRAM = "from archdsl.search.helpers import main; main()"
 
@@ -100,14 +100,3 @@ def main() -> None:
         help_out(archdsl.load(spec), spec.stem, spec.parent, Request(**{**given, **paths}))
     except ArchError as error:
         sys.exit("; ".join(each.message for each in error.diagnostics))
-
-
-def follow_parent() -> None:
-    """End with the process that started this one, however it ended."""
-
-    def watch(parent: int = os.getppid()) -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -17,28 +17,28 @@ from rich.console import Console
 from rich.markup import escape
 
 from archdsl.diagnostics import ArchError
-from archdsl.search.databases import answering
 from archdsl.search.errors import user_error
-from archdsl.search.fronts import pareto_front
-from archdsl.search.guards import LEASE
 from archdsl.search.helpers import Helpers
-from archdsl.search.memory import SHARE, free_memory
 from archdsl.search.metrics.base import TrainingFree
-from archdsl.search.objectives import Objective, objectives_of
-from archdsl.search.outputs import Result, write_outputs
-from archdsl.search.pace import Course
-from archdsl.search.placing import enqueued
-from archdsl.search.progress import Lines, Silent, Terminal
-from archdsl.search.protocols import Arch, Site, Space
-from archdsl.search.records import Record
+from archdsl.search.reports.outputs import Result, write_outputs
 from archdsl.search.samplers.base import OptunaSampler
 from archdsl.search.samplers.tpe import TPE
 from archdsl.search.seeds import seed_of
-from archdsl.search.sites import counted, every, fitting
-from archdsl.search.storage import open_store
-from archdsl.search.study import Settings, Status, Study
+from archdsl.search.space.objectives import Objective, objectives_of
+from archdsl.search.space.protocols import Arch, Site, Space
+from archdsl.search.space.sites import counted, every, fitting
+from archdsl.search.storage.databases import answering
+from archdsl.search.storage.guards import LEASE
+from archdsl.search.storage.records import Record
+from archdsl.search.storage.store import open_store
+from archdsl.search.study.fronts import pareto_front
+from archdsl.search.study.pace import Course
+from archdsl.search.study.placing import enqueued
+from archdsl.search.study.progress import Lines, Silent, Terminal
+from archdsl.search.study.study import Settings, Status, Study
 from archdsl.search.tasks.base import LearningTask
-from archdsl.search.worker import LOADER, Worker
+from archdsl.search.workers.memory import SHARE, free_memory
+from archdsl.search.workers.worker import LOADER, Worker
 
 LOOKED_AT = 200
 SECONDS = 2.0

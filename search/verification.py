@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.blocks.registry import find, names
 from archdsl.search.errors import unknown_component
-from archdsl.search.processes import mapped
 from archdsl.search.tasks.anchors import MEMORYLESS, Anchor, Published
 from archdsl.search.tasks.base import IGNORED, LearningTask
+from archdsl.search.workers.processes import mapped
 
 if TYPE_CHECKING:
     from archdsl.search.tasks.base import Tokens
@@ -205,7 +205,7 @@ def trained(check: Check, folder: Path) -> Row:
 def _from_start(check: Check, anchor: Anchor, seed: int, folder: Path) -> Row:
     """Training until the bound is reached or the steps are over."""
     import archdsl
-    from archdsl.search.training import Trainer
+    from archdsl.search.workers.training import Trainer
 
     arch = archdsl.loads(text(check.task, anchor)).sample(0)
     task = _with_data(arch.tasks["learned"], folder)  # type: ignore[arg-type]

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from archdsl.search.metrics.base import TrainingFree
-from archdsl.search.proposals import Proposal, Proposer
-from archdsl.search.protocols import Arch, Space
-from archdsl.search.records import ARCH, Record
 from archdsl.search.samplers.base import OptunaSampler
 from archdsl.search.seeds import seed_of
+from archdsl.search.space.protocols import Arch, Space
+from archdsl.search.storage.records import ARCH, Proposal, Record
+from archdsl.search.study.proposals import Proposer
 
 DATA_SET = "trials.jsonl"
 
@@ -75,7 +75,7 @@ class Yardstick:
         return self.known[arch.hash]
 
     def _measured(self, arch: Arch) -> float:
-        from archdsl.search.jobs import Candidate
+        from archdsl.search.workers.jobs import Candidate
 
         seed = seed_of(arch.hash, arch.train.seed)
         candidate = Candidate(arch, seed, "cpu", None, Path())

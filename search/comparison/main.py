@@ -13,11 +13,11 @@ from archdsl.search.comparison.contest import DATA_SET, DataSet, Entrant, Trial,
 from archdsl.search.comparison.standing import Row, Ticket, lottery, rows
 from archdsl.search.errors import unknown_component, user_error
 from archdsl.search.metrics.base import TrainingFree
-from archdsl.search.objectives import nothing_to_learn
-from archdsl.search.processes import mapped, single_thread
-from archdsl.search.protocols import Space
 from archdsl.search.samplers.base import OptunaSampler
-from archdsl.search.sites import counted
+from archdsl.search.space.objectives import nothing_to_learn
+from archdsl.search.space.protocols import Space
+from archdsl.search.space.sites import counted
+from archdsl.search.workers.processes import mapped, single_thread
 
 BASELINE = "random"
 

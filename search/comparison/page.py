@@ -8,10 +8,10 @@ import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from archdsl.search.charts import COLOURS, HEIGHT, INK
 from archdsl.search.comparison.standing import Row, cells
-from archdsl.search.files import write_text
-from archdsl.search.report import TEMPLATES, plotly_script
+from archdsl.search.reports.charts import COLOURS, HEIGHT, INK
+from archdsl.search.reports.report import TEMPLATES, plotly_script
+from archdsl.search.storage.files import write_text
 
 if TYPE_CHECKING:
     from archdsl.search.comparison.main import Contest

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from archdsl.search.comparison.contest import Entrant, Trial
-from archdsl.search.comparison.significance import (
+from archdsl.search.statistics.significance import (
     Difference,
     Floats,
     band,

@@ -21,7 +21,7 @@ from archdsl.blocks.nn.dense import Embedding, Head
 from archdsl.blocks.nn.structure import ResidualSum
 from archdsl.search.metrics.base import Need, covariance_score, spectrum
 from archdsl.search.metrics.look import Places, look, places
-from archdsl.search.protocols import Arch
+from archdsl.search.space.protocols import Arch
 from archdsl.search.tasks.base import LearningTask
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from random import Random as Generator
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from archdsl.blocks.asking import Sampler
-from archdsl.search.protocols import Space
+from archdsl.search.space.protocols import Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from archdsl.blocks.base import Real
-from archdsl.search.protocols import Space
 from archdsl.search.samplers.base import Past, SpaceSampler
-from archdsl.search.sites import located
+from archdsl.search.space.protocols import Space
+from archdsl.search.space.sites import located
 
 
 class Evolution(SpaceSampler):

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from random import Random as Generator
 from typing import ClassVar
 
-from archdsl.search.protocols import Space
 from archdsl.search.samplers.base import Past, SpaceSampler
-from archdsl.search.sites import every
+from archdsl.search.space.protocols import Space
+from archdsl.search.space.sites import every
 
 
 class Exhaustive(SpaceSampler):

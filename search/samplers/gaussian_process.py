@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from archdsl.search.protocols import Site, Space
 from archdsl.search.samplers.base import Past, SpaceSampler
-from archdsl.search.sites import fitting, located
+from archdsl.search.space.protocols import Site, Space
+from archdsl.search.space.sites import fitting, located
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,11 +12,11 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from archdsl.search.distributions import distribution
-from archdsl.search.promotion import standings
-from archdsl.search.protocols import Site, Space
 from archdsl.search.samplers.base import Past, Shape
-from archdsl.search.sites import value
+from archdsl.search.space.distributions import distribution
+from archdsl.search.space.protocols import Site, Space
+from archdsl.search.space.sites import value
+from archdsl.search.statistics.promotion import standings
 
 if TYPE_CHECKING:
     from archdsl.search.samplers.base import SpaceSampler

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from archdsl.search.protocols import Space
 from archdsl.search.samplers.base import OptunaSampler
+from archdsl.search.space.protocols import Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

@@ -11,9 +11,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from archdsl.blocks.base import Real
-from archdsl.search.protocols import Site, Space
 from archdsl.search.samplers.base import Past, SpaceSampler
-from archdsl.search.sites import fitting
+from archdsl.search.space.protocols import Site, Space
+from archdsl.search.space.sites import fitting
 
 BASELINE = 0.9
 """Decay of the running mean of rewards that each reward is compared with."""

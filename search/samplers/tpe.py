@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from archdsl.search.protocols import Space
 from archdsl.search.samplers.base import OptunaSampler
+from archdsl.search.space.protocols import Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

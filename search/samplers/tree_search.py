@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from archdsl.blocks.base import Real
-from archdsl.search.protocols import Site, Space
 from archdsl.search.samplers.base import Past, SpaceSampler
-from archdsl.search.sites import fitting
+from archdsl.search.space.protocols import Site, Space
+from archdsl.search.space.sites import fitting
 
 
 class TreeSearch(SpaceSampler):

@@ -45,7 +45,7 @@ class Compression(Mad):
 
     def around(self, model: Any, seed: int) -> Any:
         """The model with its decoder."""
-        from archdsl.search.decoder import Decoded
+        from archdsl.search.tasks.decoder import Decoded
 
         return Decoded(model, seed)
 

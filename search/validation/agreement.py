@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.search.statistics import ranks
+from archdsl.search.statistics.correlations import ranks
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

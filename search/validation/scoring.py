@@ -13,13 +13,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from archdsl.blocks.registry import find
-from archdsl.search.components import read, written
 from archdsl.search.metrics.base import Need, TrainingFree
 from archdsl.search.seeds import seed_of
 from archdsl.search.validation.probe import Probe
+from archdsl.search.workers.components import read, written
 
 if TYPE_CHECKING:
-    from archdsl.search.protocols import Arch
+    from archdsl.search.space.protocols import Arch
     from archdsl.search.validation.base import Benchmark, Entry
 
 ARGUMENTS: tuple[tuple[str, dict[str, object]], ...] = (

@@ -9,10 +9,9 @@ from fakes import FakeSpace
 from runs import SAMPLERS
 
 from archdsl.blocks.registry import BUILT_IN, find
-from archdsl.search.components import read, written
-from archdsl.search.distributions import suggest
 from archdsl.search.metrics import DEFAULT
 from archdsl.search.metrics.base import LOWEST, Need
+from archdsl.search.space.distributions import suggest
 from archdsl.search.tasks.automata import Automata
 from archdsl.search.tasks.base import IGNORED
 from archdsl.search.tasks.compression import Compression
@@ -25,6 +24,7 @@ from archdsl.search.tasks.selective_copying import SelectiveCopying
 from archdsl.search.tasks.state_tracking import StateTracking
 from archdsl.search.tasks.text import Text
 from archdsl.search.validation.scoring import judged
+from archdsl.search.workers.components import read, written
 
 BASELINES = ("params", "flops", "state_bytes")
 TASKS = {

@@ -20,7 +20,7 @@ from typing import Any
 from archdsl.blocks.asking import SearchSection, TrainSection
 from archdsl.search.metrics.hidden_covariance import HiddenCovariance
 from archdsl.search.samplers.random import Random
-from archdsl.search.sites import fitting
+from archdsl.search.space.sites import fitting
 from archdsl.search.tasks.mqar import MQAR
 
 TASK = MQAR(vocab=16, length=8, pairs=2)

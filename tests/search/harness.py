@@ -21,8 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from archdsl.search.records import Record
-from archdsl.search.storage import open_store
+from archdsl.search.storage.records import Record
+from archdsl.search.storage.store import open_store
 
 RUN = """
 import json, sys

@@ -13,8 +13,8 @@ from fakes import ACCURACY, SEARCH, STATE, FakeSpace
 
 from archdsl.blocks.registry import find
 from archdsl.search.main import Request, help_out, search
-from archdsl.search.records import Record
-from archdsl.search.storage import open_store
+from archdsl.search.storage.records import Record
+from archdsl.search.storage.store import open_store
 
 SETTINGS: dict[str, dict] = {
     "random": {},

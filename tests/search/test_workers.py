@@ -9,11 +9,11 @@ from fractions import Fraction
 import pytest
 from runs import command, facts, records_of, run, space_of, start
 
-from archdsl.search.guards import Pulse, lock_key
-from archdsl.search.halving import at_rung, by_score
 from archdsl.search.helpers import Helpers
-from archdsl.search.records import SCORES, Record, rung_key
-from archdsl.search.storage import Lost, open_store
+from archdsl.search.storage.guards import Pulse, lock_key
+from archdsl.search.storage.records import SCORES, Record, rung_key
+from archdsl.search.storage.store import Lost, open_store
+from archdsl.search.study.halving import at_rung, by_score
 
 HALF = Fraction(1, 2)
 
@@ -143,7 +143,7 @@ def test_who_was_taken_for_dead_writes_nothing_more(tmp_path):
     slow, quick = (open_store(None, "fake", tmp_path) for _ in range(2))
     for each in (slow, quick):
         each.attach(["maximize"], each.storage.get_study_user_attrs(0)["archdsl"])
-    from archdsl.search.proposals import Proposal
+    from archdsl.search.storage.records import Proposal
 
     record = slow.create(Proposal(None, {}, {}, {}))
     quick.take_over(record)

@@ -146,7 +146,7 @@ def together(
     chance: random.Random,
 ) -> Outcome:  # fmt: skip
     """Run a study by several workers, killing one at a time; every killed one is started again."""
-    from archdsl.search.storage import open_store
+    from archdsl.search.storage.store import open_store
 
     folders = [folder_with(spec, under, f"{name}-{number}") for number in range(workers)]
     begin, store = time.monotonic(), open_store(storage, name, under)

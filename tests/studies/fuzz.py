@@ -34,7 +34,7 @@ from studies.mutations import TOKEN, text
 import archdsl
 from archdsl.console import render, render_concise, to_json
 from archdsl.diagnostics import ArchError, Diagnostic, Severity
-from archdsl.search.helpers import follow_parent
+from archdsl.search.workers.parent import follow_parent
 
 SLOWEST = 1.0
 """Seconds that checking one input may take."""

@@ -74,7 +74,7 @@ def start(folder: Path, trials: int) -> subprocess.Popen[bytes]:
 
 def facts(folder: Path) -> Facts:
     """Every finished trial of a run."""
-    from archdsl.search.storage import open_store
+    from archdsl.search.storage.store import open_store
 
     run = folder / "run"
     if not (run / "study.journal").exists():

@@ -106,10 +106,10 @@ def scored(folder: Path, rounds: int, warm: int, sampler: str | None) -> dict[st
     import archdsl
     from archdsl.blocks.registry import find
     from archdsl.search import main
-    from archdsl.search import study as module
     from archdsl.search.main import Request
-    from archdsl.search.proposals import Proposer
-    from archdsl.search.storage import Store
+    from archdsl.search.storage.store import Store
+    from archdsl.search.study import study as module
+    from archdsl.search.study.proposals import Proposer
 
     space, clock = archdsl.load(SPEC), Clock()
     for name in ("decide", "feasible", "sample"):
@@ -137,7 +137,7 @@ def scored(folder: Path, rounds: int, warm: int, sampler: str | None) -> dict[st
 
 def _lasting() -> Any:
     """A worker that goes on from one study to the next, as it does from one candidate to the next."""
-    from archdsl.search.worker import Worker
+    from archdsl.search.workers.worker import Worker
 
     class Lasting(Worker):
         def start(self) -> None:

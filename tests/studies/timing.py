@@ -163,8 +163,8 @@ def overhead(runs: int) -> list[Figure]:
     What candidates have in common is lowered and rewritten once, so the first ones are left out.
     """
     import archdsl
-    from archdsl.search.jobs import Candidate
     from archdsl.search.metrics import chosen
+    from archdsl.search.workers.jobs import Candidate
 
     space = archdsl.load(HYBRID)
     metrics = chosen(space.search.rank)
