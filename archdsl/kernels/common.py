@@ -357,10 +357,18 @@ def write_lanes(memory: Tensor, key: Tensor, value: Tensor, fresh: bool) -> Tens
     return torch.addcmul(memory, key, value)
 
 
-def read_lanes(q: Tensor, memory: Tensor, like: Tensor, scale: float) -> Tensor:
-    """One token's read of `memory` [B H, K, V]: `scale * S^T q`, as `like` [B, 1, H, V]."""
+def read_lanes(q: Tensor, memory: Tensor, value: Tensor, scale: float, like: Tensor) -> Tensor:
+    """One token's read of `memory` [B H, K, V]: `scale * S^T q` [B, 1, H, V], in the dtype of `like`.
+
+    Nothing but the shape of `value` [B H, 1, V] matters.
+    """
     query = lanes(q, memory, 1, q.shape[3])
-    out = torch.bmm(query if scale == 1 else query * scale, memory)
+    if scale == 1:
+        out = torch.bmm(query, memory)
+    elif torch.is_grad_enabled():
+        out = torch.bmm(query * scale, memory)
+    else:  # the product's own factor saves a call
+        out = torch.baddbmm(value, query, memory, beta=0, alpha=scale)
     out = out.view(q.shape[0], 1, q.shape[2], memory.shape[2])
     return out if out.dtype == like.dtype else out.to(like.dtype)
 

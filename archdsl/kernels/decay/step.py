@@ -18,8 +18,8 @@ def step(
 
     q, k [B, 1, H, K]; v [B, 1, H, V]; log_decay None, [B, 1, H] or [B, 1, H, K].
     """
-    old = state.flatten(0, 1)
-    kept = decayed(old, log_decay)
-    key, value = lanes(k, old, k.shape[3], 1), lanes(v, old, 1, v.shape[3])
-    after = write_lanes(kept, key, value, kept is not old)
-    return read_lanes(q, old if before else after, v, scale), after.view(state.shape)
+    old, width = state.flatten(0, 1), k.shape[3]
+    kept, value = decayed(old, log_decay), lanes(v, old, 1, v.shape[3])
+    after = write_lanes(kept, lanes(k, old, width, 1), value, kept is not old)
+    out = read_lanes(q, old if before else after, value, scale, v)
+    return out, after.view(state.shape)

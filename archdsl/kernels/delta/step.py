@@ -21,16 +21,17 @@ def step(
 
     q [B, 1, H, K]; k, erase [B, n, H, K]; v [B, n, H, V]; beta [B, n, H]; log_decay as for `delta`.
     """
-    old = state.flatten(0, 1)
-    memory = decayed(old, log_decay)
+    old, width, inplace = state.flatten(0, 1), k.shape[3], not torch.is_grad_enabled()
+    memory, same = decayed(old, log_decay), erase is k
     writes = (k, v, beta, erase)
     micro = [writes] if rank == 1 else zip(*(x.unbind(1) for x in writes), strict=True)
     for key, value, rate, erased in micro:
-        wanted = lanes(value, memory, 1, v.shape[3])
-        error = torch.baddbmm(wanted, lanes(erased, memory, 1, k.shape[3]), memory, alpha=-1)
-        error = error * lanes(rate, memory, 1, 1)
-        memory = write_lanes(memory, lanes(key, memory, k.shape[3], 1), error, memory is not old)
-    return read_lanes(q, memory, v, scale), memory.view(state.shape)
+        wanted, row = lanes(value, old, 1, v.shape[3]), lanes(erased, old, 1, width)
+        error, rated = torch.baddbmm(wanted, row, memory, alpha=-1), lanes(rate, old, 1, 1)
+        error = error.mul_(rated) if inplace else error * rated
+        column = row.mT if same else lanes(key, old, width, 1)
+        memory = write_lanes(memory, column, error, memory is not old)
+    return read_lanes(q, memory, wanted, scale, v), memory.view(state.shape)
 
 
 def step_general(
@@ -50,4 +51,4 @@ def step_general(
     memory = write_lanes(memory, lanes(b, memory, width, 1), found, memory is not old)
     value = lanes(v, memory, 1, v.shape[3])
     memory = write_lanes(memory, lanes(k, memory, width, 1), value, fresh=True)
-    return read_lanes(q, memory, v, scale), memory.view(state.shape)
+    return read_lanes(q, memory, value, scale, v), memory.view(state.shape)
