@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+STORAGE ?= postgresql
 
 .PHONY: help install search test test-cluster lint format clean
 
@@ -24,9 +25,9 @@ search: install  ## Run the main search: specs/hybrid.arch
 test: install lint  ## Run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-cluster: install  ## Four workers on a PostgreSQL server, killed at random (Debian: apt-get install postgresql)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,postgresql]'
-	$(BIN)/python -m tests.studies.cluster --workers 4 --kills 30 --trials 200
+test-cluster: install  ## Four workers on a PostgreSQL server, killed at random (STORAGE=mysql: on MariaDB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,$(STORAGE)]'
+	$(BIN)/python -m tests.studies.cluster --storage $(STORAGE) --workers 4 --kills 30 --trials 200
 
 lint: install  ## Style, types and the import contract
 	$(BIN)/ruff check .

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archdsl.diagnostics import ArchError, did_you_mean
 from archdsl.search.errors import user_error
@@ -38,7 +38,21 @@ def is_database(storage: str) -> bool:
     return rest.startswith("//") or (colon != "" and scheme in {"sqlite", *DRIVERS})
 
 
-def open_database(url: str, name: str, lease: float) -> tuple[BaseStorage, Guard]:
+class Database(NamedTuple):
+    """An open database.
+
+    Args:
+        storage: the studies in it.
+        guard: keeps the processes of one of them apart.
+        release: closes the storage's connections.
+    """
+
+    storage: BaseStorage
+    guard: Guard
+    release: Callable[[], None]
+
+
+def open_database(url: str, name: str, lease: float) -> Database:
     """The storage behind a URL, and what keeps the processes of a study in it apart.
 
     Args:
@@ -53,11 +67,11 @@ def open_database(url: str, name: str, lease: float) -> tuple[BaseStorage, Guard
     if full.get_backend_name() == "sqlite":
         place = Path(full.database or "study.db").absolute()
         guard: Guard = FileGuard(place.parent / ".locks")
-        return _storage(full, guard), guard
+        return _opened(full, guard, guard)
     guard = ServerGuard(_engine(full), name, lease)
     founding = ServerGuard(_engine(full), "", lease)  # tables are made once, for every study
     try:
-        return _storage(full, founding), guard
+        return _opened(full, guard, founding)
     finally:
         founding.close()
 
@@ -93,12 +107,19 @@ def _engine_options(url: URL) -> dict[str, Any]:
     return {"connect_args": OPTIONS[url.get_backend_name()], "pool_pre_ping": True}
 
 
-def _storage(url: URL, founding: Guard) -> BaseStorage:
+def _opened(url: URL, guard: Guard, founding: Guard) -> Database:
+    """A database whose tables are there, and are made where they are not while ``founding`` is held."""
     from optuna.storages import RDBStorage, get_storage
 
     with answering(url), founding.exclusive():
         text = url.render_as_string(hide_password=False)
-        return get_storage(RDBStorage(text, engine_kwargs=_engine_options(url)))
+        storage = RDBStorage(text, engine_kwargs=_engine_options(url))
+
+    def release() -> None:
+        storage.remove_session()
+        storage.engine.dispose()
+
+    return Database(get_storage(storage), guard, release)
 
 
 @contextmanager

@@ -116,7 +116,10 @@ class ServerGuard:
         if self._connection is None:
             self._connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         take, give = LOCKS[self.engine.dialect.name]
-        self._run(take)
+        while (
+            self._run(take) == 0
+        ):  # MySQL gives up after a while; PostgreSQL waits, and says nothing
+            pass
         try:
             yield
         finally:
@@ -135,17 +138,22 @@ class ServerGuard:
                 self._connection.close()
         self.engine.dispose()
 
-    def _run(self, statement: str) -> None:
+    def _run(self, statement: str) -> object:
         from sqlalchemy import text
 
         assert self._connection is not None
-        self._connection.execute(text(statement), {"key": self.key})
+        return self._connection.execute(text(statement), {"key": self.key}).scalar()
 
+
+NAMED = (
+    "SELECT GET_LOCK(CONCAT('archdsl ', :key), 60)", "SELECT RELEASE_LOCK(CONCAT('archdsl ', :key))",
+)  # fmt: skip
+"""MySQL and MariaDB name their locks, and MariaDB knows no time without end."""
 
 LOCKS = {
     "postgresql": ("SELECT pg_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)"),
-    "mysql": ("SELECT GET_LOCK(:key, -1)", "SELECT RELEASE_LOCK(:key)"),
-    "mariadb": ("SELECT GET_LOCK(:key, -1)", "SELECT RELEASE_LOCK(:key)"),
+    "mysql": NAMED,
+    "mariadb": NAMED,
 }
 """How each server takes and gives a lock that ends with its session, by SQLAlchemy's name of it."""
 
@@ -181,6 +189,8 @@ class Pulse(threading.Thread):
             count += 1
             with suppress(Exception):
                 self._beat(count)
+        with suppress(Exception):
+            self.storage.remove_session()  # each thread has one of its own
 
     def hears(self, identity: str) -> bool:
         """Whether a process has given a sign of life during the last lease.

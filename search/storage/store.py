@@ -61,13 +61,16 @@ class Store:
         name: of the study in it.
         guard: keeps its processes apart.
         together: a context in which the storage takes several operations as one, if it can.
+        release: closes what the storage holds open.
     """
 
     def __init__(
         self, storage: BaseStorage, name: str, guard: Guard,
         together: Callable[[], AbstractContextManager[None]] = nullcontext,
+        release: Callable[[], object] = nullcontext,
     ) -> None:  # fmt: skip
         self.storage, self.name, self.guard, self.together = storage, name, guard, together
+        self.release = release
         self.owner = Owner(socket.gethostname(), os.getpid(), guard.identity)
         self.id = -1
         self._inside = 0
@@ -222,6 +225,7 @@ class Store:
     def close(self) -> None:
         """End our signs of life: trials we have not finished may be taken over."""
         self.guard.close()
+        self.release()
 
     def _check(self, record: Record) -> None:
         now = self.record(record.id)
@@ -248,8 +252,8 @@ def open_store(storage: str | None, name: str, folder: Path, lease: float = LEAS
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is not None and is_database(storage):
-        database, guard = open_database(storage, name, lease)
-        return Store(database, name, guard)
+        database = open_database(storage, name, lease)
+        return Store(database.storage, name, database.guard, release=database.release)
     place = Path(storage) if storage is not None else folder / "study.journal"
     if not place.name:
         raise unwritable(place, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))

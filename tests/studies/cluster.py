@@ -1,21 +1,19 @@
 """Many workers on one database, killed at random: ``python -m tests.studies.cluster``.
 
-A PostgreSQL server of its own is started on the loopback interface, from the programs that Debian's
-``postgresql`` package installs. Workers are the command a user runs on each machine. The study is run once
-by one worker, undisturbed; then by several, of which one is killed by ``kill -9`` at random moments and
-started again. At the end every trial must have ended, none may be there twice, and with a sampler that does
-not depend on the order of results every trial must be equal to the undisturbed one's.
+A PostgreSQL server of its own is started on the loopback interface (:mod:`tests.studies.servers`). Workers
+are the command a user runs on each machine. The study is run once by one worker, undisturbed; then by
+several, of which one is killed by ``kill -9`` at random moments and started again. At the end every trial
+must have ended, none may be there twice, and with a sampler that does not depend on the order of results
+every trial must be equal to the undisturbed one's.
 
-``--storage sqlite`` does the same on a database file, without a server.
+``--storage mysql`` does the same on a MariaDB server, ``--storage sqlite`` on a database file without one.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.studies.kill import COMMAND, ROOT, SPEC, arguments, demanding, fact, folder_with
+from tests.studies.servers import SERVERS
 
 CLUSTER_SPEC = (
     SPEC.replace("sampler = tpe", "sampler = SAMPLER")
@@ -39,12 +38,6 @@ CLUSTER_SPEC = (
 LEASE = 4.0
 """Seconds of silence after which a worker is dead to the others."""
 
-MISSING = """\
-PostgreSQL is not installed. Install Debian's package and run this again:
-
-    sudo apt-get install postgresql
-"""
-
 
 @dataclass
 class Outcome:
@@ -54,67 +47,6 @@ class Outcome:
     trials: dict[int, Any]
     kills: int
     owners: set[int]
-
-
-def programs() -> Path:
-    """The folder of the server's programs, which are installed first where that is permitted.
-
-    Raises:
-        SystemExit: they are not there and cannot be installed; says what to type.
-    """
-    found = installed()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("PostgreSQL is missing: apt-get install postgresql", flush=True)
-        subprocess.run(["apt-get", "install", "-y", "-q", "postgresql"], check=False)
-        found = installed()
-    if found is None:
-        sys.exit(MISSING)
-    return found
-
-
-def installed() -> Path | None:
-    """The folder of the newest server's programs, if there is one."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    found = [folder for folder in folders if (folder / "initdb").exists()]
-    on_path = shutil.which("initdb")
-    return found[0] if found else Path(on_path).parent if on_path else None
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """A PostgreSQL server of our own on the loopback interface; gives its URL."""
-    bin, data, port = programs(), folder / "data", free_port()
-    become = as_other_user(folder)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "check": True}
-    subprocess.run(
-        [*become, str(bin / "initdb"), "-D", str(data), "-U", "archdsl", "-A", "trust", "-E", "UTF8"],
-        cwd=folder, **quiet,
-    )  # fmt: skip
-    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
-    control = [*become, str(bin / "pg_ctl"), "-D", str(data), "-w"]
-    subprocess.run(
-        [*control, "-l", str(folder / "server.log"), "-o", options, "start"], cwd=folder, **quiet
-    )
-    try:
-        yield f"postgresql://archdsl@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], cwd=folder, **quiet)
-
-
-def as_other_user(folder: Path) -> list[str]:
-    """How to run the server's programs, which refuse to run as root."""
-    if os.geteuid() != 0:
-        return []
-    shutil.chown(folder, "postgres", "postgres")
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def worker(folder: Path, storage: str, name: str, trials: int) -> subprocess.Popen[bytes]:
@@ -207,7 +139,7 @@ def database(storage: str, folder: Path) -> Iterator[str]:
     elif "://" in storage:
         yield storage
     else:
-        with server(folder) as url:
+        with SERVERS[storage](folder) as url:
             yield url
 
 
@@ -238,7 +170,9 @@ def main() -> None:
     parser = arguments(__doc__, kills=30, trials=200)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--sampler", default="random")
-    parser.add_argument("--storage", default="postgresql", help="postgresql, sqlite or a URL")
+    parser.add_argument(
+        "--storage", default="postgresql", help="postgresql, mysql, sqlite or a URL"
+    )
     options = parser.parse_args()
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit("ended")
