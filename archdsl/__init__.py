@@ -1,8 +1,8 @@
 """archdsl: a text language for sequence-model architectures and a compiler to PyTorch modules.
 
 ``load(path)`` gives a :class:`Space`, ``space.sample(seed)`` an :class:`Arch`, ``arch.compile()`` a
-``torch.nn.Module``. Importing the package imports neither torch nor the compiler: each name is
-imported when it is first used.
+:class:`Model`, which is a ``torch.nn.Module``; ``load_model(path)`` gives that of a checkpoint. Importing
+the package imports neither torch nor the compiler: each name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from archdsl.compiler.models.checkpoint import load_model
     from archdsl.compiler.models.from_file import compile
+    from archdsl.compiler.models.model import Model
     from archdsl.compiler.spaces.arch import Arch
     from archdsl.compiler.spaces.check import check
     from archdsl.compiler.spaces.loading import load, loads
@@ -24,10 +26,12 @@ __all__ = [
     "Arch",
     "ArchError",
     "Diagnostic",
+    "Model",
     "Space",
     "check",
     "compile",
     "load",
+    "load_model",
     "loads",
 ]
 
@@ -35,10 +39,12 @@ _HOME = {
     "Arch": "archdsl.compiler.spaces.arch",
     "ArchError": "archdsl.diagnostics",
     "Diagnostic": "archdsl.diagnostics",
+    "Model": "archdsl.compiler.models.model",
     "Space": "archdsl.compiler.spaces.space",
     "check": "archdsl.compiler.spaces.check",
     "compile": "archdsl.compiler.models.from_file",
     "load": "archdsl.compiler.spaces.loading",
+    "load_model": "archdsl.compiler.models.checkpoint",
     "loads": "archdsl.compiler.spaces.loading",
 }
 
@@ -50,4 +56,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *_HOME})

@@ -92,9 +92,9 @@ def generate(
     """Let the byte-level model in CHECKPOINT write on from a prompt."""
     import torch
 
-    from archdsl.compiler.models.checkpoint import load
+    from archdsl.compiler.models.checkpoint import load_model
 
-    model = load(checkpoint)
+    model = load_model(checkpoint)
     require_bytes(model, checkpoint)
     start = prompt.encode("utf-8", errors="surrogateescape")
     tokens = torch.tensor([list(start or START)])

@@ -24,7 +24,7 @@ model {
 
 USE = """
 import torch, archdsl
-from archdsl.compiler.models.checkpoint import load
+from archdsl.compiler.models.checkpoint import load_model
 
 space = archdsl.load("spec.arch")
 assert space.count() == 2
@@ -44,7 +44,7 @@ for t in range(9):
 torch.testing.assert_close(torch.stack(parts, 1), whole)
 assert model.state_bytes(state) == 2 * arch.cost.state_bytes(9)
 model.save("model.safetensors")
-torch.testing.assert_close(load("model.safetensors")(tokens), whole)
+torch.testing.assert_close(load_model("model.safetensors")(tokens), whole)
 """
 
 

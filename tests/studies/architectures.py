@@ -40,7 +40,7 @@ from archdsl import Arch, Space
 from archdsl.blocks.op import Op, Work
 from archdsl.blocks.ops.memory import Memory
 from archdsl.compiler.graphs.cost import Cost
-from archdsl.compiler.models.checkpoint import load
+from archdsl.compiler.models.checkpoint import load_model
 from archdsl.compiler.models.model import Model
 from archdsl.grammar.format import format_program
 from archdsl.grammar.parse import parse
@@ -268,7 +268,7 @@ def checkpoint(life: Life) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         life.model.save(str(path))
-        other = load(path)
+        other = load_model(path)
     assert other.arch.hash == life.arch.hash, "another architecture was loaded"
     with torch.no_grad():
         assert torch.equal(other(life.tokens), life.logits), "the loaded model gives other logits"

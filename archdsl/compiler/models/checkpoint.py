@@ -31,7 +31,7 @@ def save(model: Model, path: str | Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path: str | Path, device: str = "cpu") -> Model:
+def load_model(path: str | Path, device: str = "cpu") -> Model:
     """The model of a checkpoint, in the dtype it was saved in.
 
     Raises:

@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from archdsl import ArchError
-from archdsl.compiler.models.checkpoint import load
+from archdsl.compiler.models.checkpoint import load_model
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_a_loaded_model_is_the_saved_one(subject: Subject, tmp_path: Path) -> None:
     model, path, x = subject.model(seed=5), tmp_path / "model.safetensors", tokens(2, 9)
     model.save(str(path))
-    other = load(path)
+    other = load_model(path)
     assert other.arch.hash == model.arch.hash
     assert list(other.state_dict()) == list(model.state_dict())
     assert torch.equal(other(x), model(x))
@@ -29,7 +29,7 @@ def test_a_loaded_model_is_the_saved_one(subject: Subject, tmp_path: Path) -> No
 def test_the_dtype_is_kept(dtype: str, tmp_path: Path) -> None:
     model = built("embed(dim = 8, vocab = 11) gated_deltanet(heads = 1) lm_head", dtype=dtype)
     model.save(str(tmp_path / "model"))
-    assert {str(p.dtype) for p in load(tmp_path / "model").parameters()} == {f"torch.{dtype}"}
+    assert {str(p.dtype) for p in load_model(tmp_path / "model").parameters()} == {f"torch.{dtype}"}
 
 
 def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
@@ -53,13 +53,13 @@ def test_saving_replaces_a_file_whole_and_leaves_nothing_else(tmp_path: Path) ->
     path = tmp_path / "model"
     path.write_text("something else")
     built("embed(dim = 8, vocab = 11) lm_head").save(str(path))
-    assert load(path).cost.params == 176
+    assert load_model(path).cost.params == 176
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 
 def refused(path: Path) -> str:
     with pytest.raises(ArchError) as caught:
-        load(path)
+        load_model(path)
     [diagnostic] = caught.value.diagnostics
     return f"{diagnostic.id}: {diagnostic.message}"
 
