@@ -16,6 +16,7 @@ from fresh import forget
 from routed_products import counted_learners
 from tolerances import EXACT, assert_close, bound
 from torch import Tensor
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from archdsl.blocks.op import Work
@@ -241,6 +242,23 @@ def test_copies_and_pickles_are_the_same_model_and_apart(subject: Subject) -> No
         assert not equal_weights(twin, model)
         twin.load_state_dict(model.state_dict())
         assert torch.equal(twin(x), model(x))
+
+
+@every_subject
+def test_weights_may_be_given_from_outside_as_plain_tensors(subject: Subject) -> None:
+    """As `torch.func.functional_call` does: ensembles, inner loops of meta-learning, averaged weights."""
+    model, x = subject.model(dtype="float64"), tokens(2, 9)
+    other = subject.model(dtype="float64", seed=5)
+    weights = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    found = functional_call(other, weights, (x,))
+    assert_close(found, model(x), EXACT)
+    found.square().sum().backward()
+    model(x).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        given = weights[name].grad
+        assert (given is None) == (parameter.grad is None), name
+        if given is not None:
+            assert_close(given, parameter.grad, EXACT, name)
 
 
 @every_subject

@@ -116,6 +116,11 @@ class Site(nn.Module):
             else:
                 self._parameters[name] = nn.Parameter(tensor)
 
+    def held(self, name: str) -> Tensor:
+        """A parameter, or the plain tensor that ``torch.func.functional_call`` has put in its place."""
+        found: Tensor = getattr(self, name)
+        return found
+
     def draw(self, seeded: Seeded) -> None:
         """Draw the random initial weights; what is not random is set by the constructor.
 

@@ -46,7 +46,7 @@ class ContextMemory(Site):
             for kind in ("memory", "start"):
                 name = f"{kind}_{layer}"
                 if name in state:
-                    start = self.get_parameter(f"start_{layer}").to(state[name].dtype)
+                    start = self.held(f"start_{layer}").to(state[name].dtype)
                     state[name] = start.expand_as(state[name]).clone()
         return state
 
@@ -86,7 +86,7 @@ class ContextMemory(Site):
             read, memory = chunked.part(rules, streams, memory, offset)
         heads = memories.split(read, 0, (batch, self.op.heads)).transpose(1, 2)
         normal = F.rms_norm(heads, (heads.shape[-1],), eps=1e-6).flatten(-2)
-        return y * (normal * widened(self.get_parameter("gain"))).to(y.dtype), memory, cache
+        return y * (normal * widened(self.held("gain"))).to(y.dtype), memory, cache
 
     def _streams(self, y: Tensor, query: Tensor) -> Streams:
         """What the memory learns from ``y``."""
@@ -110,7 +110,7 @@ class ContextMemory(Site):
             for name, old in zip(("key", "value"), cache, strict=True)
         )
         fresh = (self._padded(keys), self._padded(values))
-        learned = self.get_parameter("persistent").to(x.dtype)
+        learned = self.held("persistent").to(x.dtype)
         k, v = (
             torch.cat([self._to(name, learned).expand(len(x), -1, -1), *seen.unbind(1)], 1)
             for name, seen in (("key", keys), ("value", values))
@@ -133,10 +133,10 @@ class ContextMemory(Site):
         return F.pad(x, (0, 0, 0, self.op.rule.learn.chunk - x.shape[2]))
 
     def _to(self, name: str, x: Tensor) -> Tensor:
-        return F.linear(x, self.get_parameter(name))
+        return F.linear(x, self.held(name))
 
     def _gate(self, name: str, y: Tensor) -> Tensor:
-        return widened(F.linear(y, self.get_parameter(name), self.get_parameter(f"{name}_bias")))
+        return widened(F.linear(y, self.held(name), self.held(f"{name}_bias")))
 
     def _heads(self, x: Tensor) -> Tensor:
         """``[B, T, D]`` → ``[B, H, T, D/H]``."""

@@ -226,7 +226,7 @@ class DecayGate(Site):
         """Logits ``[B, T, H]`` or ``[B, T, H·K]`` → the log decay, and the step size if asked."""
         logits = widened(x)
         if self.op.start != "none":
-            logits = logits + self.get_parameter("bias")
+            logits = logits + self.held("bias")
         if self.op.cap is not None:
             logits = capped(logits, self.op.cap)
         if self.op.form == "softplus":
@@ -238,14 +238,14 @@ class DecayGate(Site):
         return self._sigmoid(logits)
 
     def _softplus(self, step: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        rate = -self.get_parameter("A_log").exp()
+        rate = -self.held("A_log").exp()
         log = (heads_apart(step, self.op.heads) * rate[:, None]).flatten(-2)
         return (log, step) if self.op.step else log
 
     def _sigmoid(self, x: Tensor) -> Tensor:
         lower, upper = self.op.lower, self.op.upper
         if self.op.deepening:
-            bound = torch.sigmoid(self.get_parameter("bound").to(x.dtype))
+            bound = torch.sigmoid(self.held("bound").to(x.dtype))
             return torch.log(bound + (1 - bound) * torch.sigmoid(x)) / self.op.temperature
         if (lower, upper) == (0, 1):
             return F.logsigmoid(x) / self.op.temperature

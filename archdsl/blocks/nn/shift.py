@@ -68,10 +68,10 @@ class TokenShift(Site):
 
     def _mixes(self, x: Tensor, change: Tensor) -> tuple[Tensor, ...]:
         """``[D]`` or ``[B, T, D]`` a reader."""
-        mix = self.get_parameter("mix")
+        mix = self.held("mix")
         if self.op.rank is None:
             return mix.unbind(0)
-        inner = F.linear(x + change * self.get_parameter("mix_input"), self.get_parameter("down"))
+        inner = F.linear(x + change * self.held("mix_input"), self.held("down"))
         rows = torch.tanh(inner).reshape(-1, len(self.op.names), self.op.rank).transpose(0, 1)
-        moved = torch.bmm(rows, self.get_parameter("up").transpose(1, 2)) + mix[:, None]
+        moved = torch.bmm(rows, self.held("up").transpose(1, 2)) + mix[:, None]
         return tuple(part.reshape(x.shape) for part in moved.unbind(0))
