@@ -73,7 +73,9 @@ def fit(value: Number, expect: Expect) -> Number | None:
 def _unfit(
     value: Number, expect: Expect, what: str, span: Span, related: tuple[tuple[Span, str], ...]
 ) -> Diagnostic:
-    message = f"{what} takes {expect}, and this is {spelt(value)}"
+    bounded = fit(value, expect.readable()) is not None
+    takes = expect.exactly() if bounded else str(expect)
+    message = f"{what} takes {takes}, and this is {spelt(value)}"
     fractional = expect.real is None and value.denominator != 1
     if expect.number and not fractional:
         return Diagnostic("out-of-range", message, span, related=related)

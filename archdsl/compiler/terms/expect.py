@@ -127,7 +127,15 @@ class Expect:
         )
 
     def __str__(self) -> str:
+        return self.readable().exactly()
+
+    def exactly(self) -> str:
+        """In words, with the bounds that only keep numbers representable."""
         return listed(list(self._words())) or "nothing"
+
+    def readable(self) -> Expect:
+        """The same without those bounds."""
+        return replace(self, integer=_readable(self.integer), real=_readable(self.real))
 
     def _words(self) -> Iterator[str]:
         if self.layers:
@@ -136,9 +144,9 @@ class Expect:
         if self.equation:
             yield "an expression"
         if self.integer is not None:
-            yield f"a whole number {readable(self.integer)}".rstrip()
+            yield f"a whole number {self.integer}".rstrip()
         if self.real is not None:
-            yield f"a number {readable(self.real)}".rstrip()
+            yield f"a number {self.real}".rstrip()
         if self.boolean:
             yield "`true` or `false`"
         if self.string:
@@ -156,8 +164,10 @@ class Expect:
             yield "`none`"
 
 
-def readable(interval: Interval) -> Interval:
+def _readable(interval: Interval | None) -> Interval | None:
     """The interval without bounds that only keep numbers representable."""
+    if interval is None:
+        return None
     huge = interval.le is not None and interval.le >= 10**9
     tiny = interval.ge is not None and interval.ge <= -(10**9)
     return replace(interval, le=None if huge else interval.le, ge=None if tiny else interval.ge)
