@@ -2,22 +2,40 @@
 
 :func:`run` is ``archdsl search`` as a function. Importing this package loads neither torch nor Optuna.
 
+:func:`score` and :func:`train` look at one architecture, and train one, for loops of your own.
+
 Each part imports those below it (``lint-imports`` checks it), from the top: the commands (:mod:`main` with
-its :mod:`helpers`, ``comparison``, ``validation``, :mod:`verification`), ``reports``, ``study``, ``workers``,
-``samplers`` and ``metrics``, ``tasks``, ``storage``, ``space`` and ``statistics``, and for all of them
-:mod:`errors` and :mod:`seeds`.
+its :mod:`helpers`, ``comparison``, ``validation``, :mod:`verification`) and :mod:`single`, ``reports``,
+``study``, ``workers``, ``samplers`` and ``metrics``, ``tasks``, ``storage``, ``space`` and ``statistics``,
+and for all of them :mod:`errors` and :mod:`seeds`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archdsl.search.reports.outputs import Result
+    from archdsl.search.single import Trained, score, train
+    from archdsl.search.workers.training import Diverged
 
-__all__ = ["run"]
+__all__ = ["Diverged", "Trained", "run", "score", "train"]
+
+_HOME = {
+    "Diverged": "archdsl.search.workers.training",
+    "Trained": "archdsl.search.single",
+    "score": "archdsl.search.single",
+    "train": "archdsl.search.single",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
 
 
 def run(
