@@ -7,6 +7,7 @@ for what ``search`` needs; inside the modules only torch, and what imports torch
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ COMMANDS = {
     "bench": "bench",
 }
 """The module of each command, in the order in which ``--help`` lists them."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What the system says of an output that takes no more."""
 
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended."""
@@ -83,6 +87,8 @@ class Commands(click.Group):
         except Exception as error:
             if ctx.params["debug"]:
                 raise
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise Failure(f"the output cannot be written: {error.strerror}") from None
             raise Failure(report(error)) from None
 
 
@@ -98,6 +104,7 @@ def cli(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 mistakes found, 2 wrong usage, 130 interrupted."""
+    _opened()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -108,6 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except SystemExit as end:
         status = end.code
     sys.exit(_flushed(status))
+
+
+def _opened() -> None:
+    """Have the three standard streams, and nothing else in their places, where the caller closed some."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _flushed(status: int | str | None) -> int | str | None:

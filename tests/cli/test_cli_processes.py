@@ -1,5 +1,6 @@
 """Commands when something goes wrong, and in processes of their own."""
 
+import errno
 import os
 import pty
 import subprocess
@@ -31,6 +32,14 @@ def test_a_bug_of_ours_is_one_line(files, monkeypatch):
         "error: this is a bug in archdsl (ZeroDivisionError: division by zero at "
     )
     assert isinstance(run("--debug", "check", "closed.arch").exception, ZeroDivisionError)
+
+
+def test_an_output_that_fills_while_a_command_runs_is_no_bug(files, monkeypatch):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(archdsl, "check", broken(full), raising=False)
+    assert failed("check", "closed.arch").stderr == (
+        f"error: the output cannot be written: {os.strerror(errno.ENOSPC)}\n"
+    )
 
 
 def test_ctrl_c_is_status_130(files, monkeypatch):
@@ -106,6 +115,17 @@ def test_a_reader_that_goes_away_is_no_mistake(files):
     started.wait(60)
     started.stderr.close()
     assert said == b""
+
+
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_standard_streams_may_be_closed(files, closed):
+    """As a service manager or `>&-` leaves them."""
+    result = process(
+        "check", "space.arch", capture_output=False, stderr=subprocess.PIPE,
+        preexec_fn=lambda: [os.close(each) for each in closed],
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert result.stderr == b""
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
