@@ -11,6 +11,7 @@ from blocks.written import built, complaints
 from studies.depth_cost import Live
 from tolerances import EXACT, assert_close
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from archdsl.blocks.nn.base import Context
 from archdsl.blocks.nn.loop import Loop
@@ -210,6 +211,23 @@ def test_a_run_of_drawn_depths_replays_from_its_seed() -> None:
 def depths(text: str, steps: int, seed: int = 0) -> list[int]:
     loop = loop_of(model_of(f"{text} {{ linear }}"))
     return [loop.depth(Context(number=number, seed=seed))[0] for number in range(steps)]
+
+
+@pytest.mark.parametrize(
+    "settings", ["poisson(4)", "2, init = noise, inject = add", "3, curriculum = 8"]
+)
+def test_a_step_that_is_computed_again_draws_what_it_drew(settings: str) -> None:
+    """Activation checkpointing runs a step's forward pass once more within its backward pass."""
+    body = "residual { rms_norm attention(heads = 2) }"
+    text = f"embed(dim = 8, vocab = 7) loop({settings}) {{ {body} }} lm_head"
+    plain, again = (built(text, dtype="float64").train() for _ in range(2))
+    x = torch.arange(12).view(2, 6) % 7
+    for _ in range(3):
+        plain.loss(x, x).backward()
+        checkpoint(again.loss, x, x, use_reentrant=False).backward()
+        assert plain.number == again.number
+        for name, parameter in again.named_parameters():
+            assert_close(parameter.grad, plain.get_parameter(name).grad, EXACT, name)
 
 
 def test_depths_are_drawn_as_they_say() -> None:

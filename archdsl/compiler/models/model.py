@@ -127,10 +127,14 @@ class Model(RegionModule):
         return torch.stack([total, *context.auxiliary]).sum() if context.auxiliary else total
 
     def _learning(self) -> Context:
-        """A context of one training step; of an evaluation, where nothing is trained."""
+        """A context of one training step; of an evaluation, where nothing is trained.
+
+        A step that activation checkpointing computes again draws what it drew.
+        """
         if not (self.draws and self.training and torch.is_grad_enabled()):
             return Context()
-        self.number += 1
+        if not _in_backward():
+            self.number += 1
         return Context(number=self.number - 1, seed=self.seed)
 
     def _step(
@@ -240,6 +244,11 @@ class Model(RegionModule):
     def extra_repr(self) -> str:
         """The hash of the architecture."""
         return f"architecture {self.arch.hash[:12]}"
+
+
+def _in_backward() -> bool:
+    """Whether a backward pass is running."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _one_token(registers: dict[int, Tensor], context: Context) -> bool:
