@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from archdsl.search.databases import open_database
-from archdsl.search.guards import ServerGuard
+from archdsl.search.storage.databases import open_database
+from archdsl.search.storage.guards import ServerGuard
 from tests.studies.servers import installed, mysql, postgresql
 
 
