@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from archdsl.search.storage.journal import unwritable
+from archdsl.search.storage.journal import locked, unwritable
 from archdsl.search.storage.locks import Lease, alive, held
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class FileGuard:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the study's lock file."""
-        with held(self.folder / STUDY_LOCK):
+        with locked(self.folder / STUDY_LOCK):
             yield
 
     def alive(self, identity: str) -> bool:

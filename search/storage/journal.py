@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Journal(JournalFileBackend):
         self._gathered: list[dict[str, Any]] | None = None
         _reachable(path)
         super().__init__(str(path))
-        with held(self._lock_path):
+        with locked(self._lock_path):
             self._mend(_sound_size(path))
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
@@ -69,7 +69,7 @@ class Journal(JournalFileBackend):
             return
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         ends = any(log.get("datetime_complete") for log in logs)
-        with held(self._lock_path):
+        with locked(self._lock_path):
             self._append(lines.encode(), ends)
 
     @contextmanager
@@ -122,6 +122,21 @@ def write_all(handle: int, data: bytes) -> None:
     """Write all of ``data``, however much the system takes at a time."""
     while data:
         data = data[os.write(handle, data) :]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file of a run's folder inside; waits for it.
+
+    Raises:
+        ArchError: it cannot be had, as where somebody has removed the folder.
+    """
+    with ExitStack() as inside:
+        try:
+            inside.enter_context(held(path))
+        except OSError as error:
+            raise unwritable(path, error) from None
+        yield
 
 
 def unwritable(path: Path, error: OSError) -> ArchError:

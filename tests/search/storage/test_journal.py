@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 
 import optuna
 import pytest
@@ -89,6 +90,15 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         study(tmp_path / "run" / "study.journal")
     assert diagnostic(caught).id == "study-not-written"
     assert "--out" in diagnostic(caught).help
+
+
+def test_a_folder_that_was_removed_meanwhile(path):
+    ours = study(path)
+    add(ours, 1)
+    shutil.rmtree(path.parent)
+    with pytest.raises(ArchError) as caught:
+        add(ours, 1)
+    assert diagnostic(caught).id == "study-not-written"
 
 
 @pytest.mark.parametrize("taken", [0, 17])
