@@ -184,7 +184,8 @@ def greeting(space: Space, name: str, settings: Settings, records: Sequence[Reco
         lines[0] += f", of which the constraints reject {rejected}"
     done = sum(record.finished for record in records)
     if records:
-        lines.append(f"continuing: {done} of {settings.trials} trials are done")
+        of = f" of {settings.trials}" if done <= settings.trials else ""
+        lines.append(f"continuing: {done}{of} trials are done")
     return lines
 
 

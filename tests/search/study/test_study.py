@@ -15,7 +15,7 @@ from runs import EVERYONE, OBJECTIVES, facts, records_of, request, run, space_of
 
 from archdsl.blocks.asking import Sampler
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.search.main import opened
+from archdsl.search.main import greeting, opened, settings_of
 from archdsl.search.metrics.hidden_covariance import HiddenCovariance
 from archdsl.search.samplers.random import Random
 from archdsl.search.storage.records import SCORES, Record
@@ -91,6 +91,15 @@ def test_a_study_that_is_done_is_done(whole, tmp_path):
     again = run(whole.folder, space_of("tpe", "two", 10))
     assert facts(again.records) == facts(whole.records)
     assert time.monotonic() - started < 20
+
+
+def test_how_many_trials_are_done_is_never_more_than_there_are(whole):
+    space = space_of("tpe", "two", 10)
+    for trials, said in ((20, "10 of 20"), (10, "10 of 10"), (4, "10")):
+        settings = settings_of(space, request(whole.folder, trials=trials), Path())
+        assert f"continuing: {said} trials are done" in greeting(
+            space, "s", settings, whole.records
+        )
 
 
 def test_another_seed_is_another_search(tmp_path):
