@@ -231,7 +231,9 @@ def _searched(study: Study, console: Console, request: Request) -> Status:
     study.display = display
     try:
         with display:
-            return study.run()
+            status = study.run()
+            study.restore()
+            return status
     except KeyboardInterrupt:
         return "interrupted"
 

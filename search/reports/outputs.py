@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from textwrap import fill
 
 from rich.cells import cell_len
@@ -104,6 +105,15 @@ class Result:
             found[_head(objective)] = [quantity(objective.text, value) for value in values]
         return found
 
+    def _checkpoint(self, best: Record) -> Path | str:
+        """Where the best model is, or why it is not here."""
+        path = self.folder / "best.safetensors"
+        if path.exists():
+            return path
+        if best.owner and best.owner.host != gethostname():
+            return f"on {best.owner.host}, where trial {best.number} was trained"
+        return f"none: the weights of trial {best.number} are gone, and it was not trained again"
+
     def farewell(self) -> str:
         """Where everything is, and what to type next."""
         lines = []
@@ -116,7 +126,7 @@ class Result:
         lines.append(f"report      {self.report}")
         if self.best is not None:
             lines.append(f"best        {self.folder / 'best.arch'}")
-            lines.append(f"checkpoint  {self.folder / 'best.safetensors'}")
+            lines.append(f"checkpoint  {self._checkpoint(self.best)}")
         return "\n".join(lines)
 
 

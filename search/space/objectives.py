@@ -106,6 +106,20 @@ def kept(requirement: Any, cost: Any, measured: Mapping[str, float] | None = Non
     return Kept(requirement.text, requirement.sign, left, right)
 
 
+def hard_constraints(arch: Arch) -> list[dict[str, Any]]:
+    """Every hard constraint as an architecture keeps it, for the storage."""
+    return [vars(kept(each, arch.cost)) for each in arch.requirements if each.hard]
+
+
+def keeps_soft(arch: Arch, measured: Mapping[str, float]) -> bool | None:
+    """Whether an architecture keeps every soft constraint; ``None`` where one was not measured."""
+    soft = [each for each in arch.requirements if not each.hard]
+    try:
+        return all(each.holds(arch.cost, measured) for each in soft)
+    except KeyError:
+        return None
+
+
 def nothing_to_learn() -> ArchError:
     """What to tell the user of a spec without a task."""
     return ArchError(

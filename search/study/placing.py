@@ -17,9 +17,10 @@ from pathlib import Path
 from archdsl.diagnostics import ArchError
 from archdsl.search.errors import user_error
 from archdsl.search.space.distributions import distribution
+from archdsl.search.space.objectives import hard_constraints, keeps_soft
 from archdsl.search.space.protocols import Arch, Site, Space
 from archdsl.search.space.sites import counted, every, fitting, located, value
-from archdsl.search.storage.records import ARCH, Record
+from archdsl.search.storage.records import ARCH, CONSTRAINTS, Record
 from archdsl.search.study.proposals import WALKED
 
 SWEEPS = 4
@@ -142,7 +143,9 @@ class Edition:
         if record.number not in self._places:
             self._places[record.number] = self._place(record)
         arch = self._places[record.number]
-        return None if arch is None or not self._fits(record) else self._reworded(record, arch)
+        if arch is None or not self._fits(record) or not _let_through(record, arch):
+            return None
+        return self._reworded(record, arch)
 
     def _place(self, record: Record) -> Arch | None:
         about = record.arch
@@ -151,9 +154,9 @@ class Edition:
             return self.key_of(arch) == record.key
 
         arch = located(self.space, about["assignment"])
-        if arch is not None and same(arch):
-            return arch
-        return found(self.space, str(about["text"]), about["choices"], same)
+        if arch is None or not same(arch):
+            arch = found(self.space, str(about["text"]), about["choices"], same)
+        return arch if arch is not None and self.space.feasible(arch) else None
 
     def _fits(self, record: Record) -> bool:
         """Whether it was trained by the present rungs, as far as it came."""
@@ -174,8 +177,20 @@ class Edition:
 
         self.space.decide(look)
         words = {"assignment": dict(arch.assignment), "choices": dict(arch.choices)}
-        attributes = {**record.attributes, ARCH: {**record.arch, **words}}
+        about = {**record.arch, **words, "text": arch.text}
+        attributes = {**record.attributes, ARCH: about, CONSTRAINTS: hard_constraints(arch)}
         return replace(record, attributes=attributes, params=params, distributions=shapes)
+
+
+def _let_through(record: Record, arch: Arch) -> bool:
+    """Whether the soft constraints of the present spec would have had it come as far as it did.
+
+    What they would judge otherwise, or what was trained without the measurement they ask for, is tried anew.
+    """
+    if record.reason == "constraint":
+        return keeps_soft(arch, record.measured) is False
+    judged = record.finished and bool(record.rungs)
+    return not judged or keeps_soft(arch, record.measured) is True
 
 
 # --- files ----------------------------------------------------------------------------------------

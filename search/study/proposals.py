@@ -268,7 +268,7 @@ class Proposer:
         """What trials that were cut at one stage are compared by; larger is better."""
         if record.rungs:
             return signed(record.rungs[-1].objectives, self.directions)
-        return ((record.scores or {}).get(self.rank or "", 0.0),)
+        return ((record.scores or {}).get(self.rank or "", float("-inf")),)
 
 
 class _Shown(FrozenTrial):

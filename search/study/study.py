@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256
@@ -23,7 +24,13 @@ from archdsl.search.metrics import chosen
 from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.samplers.base import OptunaSampler
 from archdsl.search.seeds import seed_of
-from archdsl.search.space.objectives import Objective, kept, known_costs, latencies
+from archdsl.search.space.objectives import (
+    Objective,
+    hard_constraints,
+    kept,
+    known_costs,
+    latencies,
+)
 from archdsl.search.space.protocols import Arch, Space
 from archdsl.search.statistics.promotion import dominates
 from archdsl.search.storage.files import ending, remove, write_text
@@ -154,11 +161,10 @@ class Study:
             "space": self.space.text_hash,
             "versions": {"python": sys.version.split()[0], "optuna": optuna.__version__},
         }
-        known = [kept(each, arch.cost) for each in arch.requirements if each.hard]
         return {
             ARCH: about,
             COSTS: known_costs(self.objectives, arch),
-            CONSTRAINTS: [vars(each) for each in known],
+            CONSTRAINTS: hard_constraints(arch),
         }
 
     def records(self) -> list[Record]:
@@ -214,7 +220,7 @@ class Study:
 
     def _ready(self, record: Record, records: Sequence[Record]) -> bool:
         """Whether something can be done for a trial: its next decision does not wait for others."""
-        if record.scores is None:
+        if not self._is_scored(record):
             return True
         if not record.rungs:
             return self._worth_training(record, records) != "wait"
@@ -263,8 +269,14 @@ class Study:
         record = self._kept(record)
         return self.store.finish(record, "complete", record.rungs[-1].objectives)
 
+    def _is_scored(self, record: Record) -> bool:
+        """Whether it has the scores that decide about it: an edit may have it ranked by another."""
+        if record.scores is None:
+            return False
+        return self.rank is None or self.rank in record.scores or bool(record.rungs)
+
     def _scored(self, record: Record) -> Record:
-        if record.scores is not None:
+        if self._is_scored(record):
             return record
         if known := self._known_scores(record):
             return self._noted(record, SCORES, known)
@@ -332,12 +344,13 @@ class Study:
         parts += [
             part for each in soft for side in (each.left, each.right) for part in _parts(side)
         ]
-        asked = latencies(parts)
-        if not asked or record.measured:
+        found = latencies(parts)
+        asked = {text: call for text, call in found.items() if text not in record.measured}
+        if not asked:
             return record
         self.display.stage(record.number, "measuring")
         result = self._ask(record, {"do": "latency", "asked": asked})
-        return self._noted(record, MEASURED, result["latencies"])
+        return self._noted(record, MEASURED, {**record.measured, **result["latencies"]})
 
     def _broken(self, record: Record) -> str | None:
         """The soft constraint a trial turned out to break."""
@@ -363,11 +376,29 @@ class Study:
         result = signed(record.rungs[-1].objectives, self.directions)
         if any(dominates(other, result) for other in front):
             return record
+        sample = self._saved(record)
+        return self._noted(record, SAMPLE, sample) if sample else record
+
+    def _saved(self, record: Record) -> str | None:
+        """Save a trial's weights; training is done again where its checkpoint is gone."""
         self.display.stage(record.number, "saving")
         weights = str(self._file(record, "safetensors"))
-        answer = self._ask(record, {"do": "keep", "weights": weights})
-        sample = answer.get("sample")
-        return self._noted(record, SAMPLE, sample) if sample else record
+        sample: str | None = self._ask(record, {"do": "keep", "weights": weights}).get("sample")
+        return sample
+
+    def restore(self) -> None:
+        """Train the best trial again where its weights are gone: an edit may have removed what beat it.
+
+        What was trained on another machine is left there.
+        """
+        best = next(iter(self.front()), None)
+        here = self.store.owner.host
+        if best is None or (best.owner and best.owner.host != here):
+            return
+        if not self._file(best, "safetensors").exists():
+            with suppress(Failure):
+                self._saved(best)
+            self._clean()
 
     def _ask(self, record: Record, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have the worker do something for a trial.
@@ -396,7 +427,7 @@ class Study:
 
     def _in_time(self, record: Record, order: Mapping[str, Any]) -> Mapping[str, Any]:
         """An answer within what earlier stages have left of the trial's time."""
-        limit, spent = self.settings.timeout, record.seconds
+        limit, spent = self.settings.timeout, self._spent(record, order)
         try:
             return self.worker.request(order, max(1.0, limit - spent), self.display.step)
         except Failure as failure:
@@ -405,6 +436,17 @@ class Study:
             what = f"it took longer than the {limit:g} s of `trial_timeout`"
             before = f", {spent:.3g} s of them in earlier stages" if spent >= 1 else ""
             raise Failure("timeout", what + before) from None
+
+    def _spent(self, record: Record, order: Mapping[str, Any]) -> float:
+        """Seconds of a trial's time that are used up.
+
+        Training that is done again, for its checkpoint is on another disk, takes its time again; and what
+        is trained to the end is saved, however little is left.
+        """
+        checkpoints = self.trials.glob(f"{record.number:04d}-*.checkpoint")
+        if order["do"] != "keep" and any(checkpoints):
+            return record.seconds
+        return record.seconds - sum(rung.seconds for rung in record.rungs)
 
     def _file(self, record: Record, kind: str) -> Path:
         return trial_file(self.trials, record.number, kind)

@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,19 @@ from runs import EVERYONE, facts, run, space_of
 
 import archdsl
 from archdsl.diagnostics import ArchError
+from archdsl.search import run as search
+from archdsl.search.storage.records import Proposal
+from archdsl.search.storage.store import open_store
 from archdsl.search.study.placing import enqueued, found
 
 SECTION = {**EVERYONE, "rungs": (2,)}
+
+TINY = """
+model { embed(dim = 8)  residual { gla(heads = 1 | 2) }  lm_head }
+task recall = mqar(vocab = 16, length = 8, pairs = 2)
+train { batch = 2  evaluate = 2 }
+search { trials = 2  rungs = [1]  promote = 1 }
+"""
 
 
 def keys(result):
@@ -79,6 +90,60 @@ def test_an_equal_architecture_is_not_trained_again_in_another_study(before, tmp
     for record in after.records:
         assert record.attributes["rung:0"]["from"] == ["fake", record.number]
         assert record.seconds == 0
+
+
+def test_a_trial_that_breaks_a_new_constraint_is_not_used(before, tmp_path):
+    largest = sorted(record.costs["params"] for record in before.records)[2]
+    after = edited(before, tmp_path, largest=largest)
+    assert all(record.costs["params"] <= largest for record in [*after.records, *after.front])
+    small = {r.key for r in before.records if r.costs["params"] <= largest}
+    assert small < keys(after)
+
+
+def test_a_trial_is_judged_by_the_soft_constraints_of_the_present_spec(tmp_path):
+    """What was not measured for a new one, or was cut by one that is no more, is tried anew."""
+    spec = tmp_path / "soft.arch"
+    trials = []
+    for bound in ("", "require latency(length = 4, mode = decode) <= 1e-9", ""):
+        spec.write_text(TINY + bound)
+        trials.append(search(spec, out=tmp_path, quiet=True).records)
+    assert [r.reason for r in trials[0]] == ["", ""]
+    assert [r.reason for r in trials[1]] == ["constraint"] * 2
+    assert [r.number for r in trials[1]] == [2, 3]
+    assert [r.number for r in trials[2]] == [0, 1]
+
+
+def test_what_was_not_trained_is_scored_again_where_another_score_decides(tmp_path):
+    from archdsl.blocks.registry import find
+    from archdsl.search.storage.records import OUTCOME, SCORES
+
+    section = {"rungs": (2,), "promote": Fraction(1, 2)}
+    first = run(tmp_path, space_of(trials=4, section=section))
+    cut = next(record for record in first.records if record.reason == "rank")
+    store = open_store(None, "fake", tmp_path)
+    store.id = store.storage.get_study_id_from_name("fake")
+    halfway = {key: cut.attributes[key] for key in cut.attributes if key not in {OUTCOME, "owner"}}
+    proposal = Proposal(first.records[0].arch, cut.params, cut.distributions, halfway)
+    parked = store.create(proposal)
+    store.close()
+    synflow = {**section, "rank": find("metric", "synflow")()}
+    after = run(tmp_path, space_of(trials=5, section=synflow, text_hash="edited"))
+    assert "synflow" in after.records[parked.number].attributes[SCORES]["values"]
+    assert (tmp_path / "report.html").exists()
+
+
+def test_the_best_of_an_edited_space_has_a_checkpoint(tmp_path):
+    """Its weights were not kept as long as something beat it."""
+    first = run(tmp_path, space_of(trials=8, section=SECTION))
+    gone = first.best.arch["choices"]["model.width"]
+    left = tuple(width for width in ("4", "8", "12", "16") if width != gone)
+    kept = [r for r in first.records if r.arch["choices"]["model.width"] != gone]
+    after = run(
+        tmp_path, space_of(trials=len(kept), section=SECTION, text_hash="edited", widths=left)
+    )
+    assert after.best.number in {record.number for record in kept}
+    assert (tmp_path / "best.safetensors").exists()
+    assert f"checkpoint  {tmp_path / 'best.safetensors'}" in after.farewell()
 
 
 # --- files ----------------------------------------------------------------------------------------

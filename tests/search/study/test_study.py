@@ -145,8 +145,22 @@ def test_a_trial_that_takes_too_long_is_told_its_own_limit(tmp_path):
         study.worker = Late()
         slow = Record(0, 0, "running", None, {SCORES: {"values": {}, "seconds": 45.0}})
         with pytest.raises(Failure, match="the 60 s of `trial_timeout`, 45 s of them in earlier"):
-            study._in_time(slow, {})
+            study._in_time(slow, {"do": "train"})
 
+
+
+def test_training_that_is_done_again_has_its_time_again(tmp_path):
+    """As where another machine takes a trial over, and its checkpoint is on the disk of the first."""
+    with ExitStack() as open_things:
+        study = opened(space_of(), "fake", Path(), request(tmp_path), open_things)
+        rung = {"step": 4, "objectives": [0.0], "measures": {}, "curves": {}, "seconds": 40.0}
+        found = {SCORES: {"values": {}, "seconds": 5.0}, "rung:0": rung}
+        record = Record(0, 3, "running", None, found)
+        assert study._spent(record, {"do": "train"}) == 5
+        study.trials.mkdir()
+        (study.trials / "0003-recall.checkpoint").touch()
+        assert study._spent(record, {"do": "train"}) == 45
+        assert study._spent(record, {"do": "keep"}) == 5, "what is trained is not lost for its saving"
 
 def test_when_everything_fails_there_is_a_report_and_no_best(tmp_path):
     trouble = dict.fromkeys(("gru", "linear", "rnn"), "error")
