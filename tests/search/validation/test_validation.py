@@ -15,7 +15,7 @@ from archdsl.cli import cli
 from archdsl.diagnostics import ArchError
 from archdsl.search.metrics.archdsl_rank import ArchdslRank
 from archdsl.search.metrics.base import LOWEST
-from archdsl.search.validation import benchmark, encoders, nas_bench_nlp, validate
+from archdsl.search.validation import benchmark, decoders, encoders, nas_bench_nlp, validate
 from archdsl.search.validation.agreement import Judge
 from archdsl.search.validation.nas_bench_nlp import language_model
 from archdsl.search.validation.probe import Probe
@@ -141,9 +141,23 @@ def test_every_operation_of_the_encoders_can_be_said(kind, parameter, count):
     assert cost(text) - 2 * 8 * 256 == count
 
 
-def test_every_published_decoder_has_its_published_parameters():
-    known = benchmark(published("decoder_lms/random_TransXL_lm1b.jsonl"))
-    some = known.entries[::30]
+def test_decoders_whose_attention_has_gpt2s_parameters_are_gpt2s():
+    """Four biased projections, two biased maps of the channels, two norms a layer and one behind all."""
+    inner, norm = (96, 130), 2 * 64
+    params = sum(
+        4 * linear(64, 64) + linear(64, each) + linear(each, 64) + 2 * norm for each in inner
+    )
+    counts = {"Attn": 2 * 4 * linear(64, 64), "nonembedding": params + norm}
+    entry = decoders.FORMAT.entry({**DECODER, "params": counts})
+    assert cost(entry.text) - entry.tables == params + norm
+    assert "relative" not in entry.text
+    assert "relative" in decoders.FORMAT.entry(DECODER).text
+
+
+@pytest.mark.parametrize("name", ["random_TransXL_lm1b", "pareto_GPT2_lm1b_corei7"])
+def test_every_published_decoder_has_its_published_parameters(name):
+    known = benchmark(published(f"decoder_lms/{name}.jsonl"))
+    some = known.entries[:: len(known.entries) // 6]
     assert [cost(entry.text) - entry.tables for entry in some] == [entry.params for entry in some]
 
 
