@@ -8,6 +8,7 @@ g_t = dh_t + conj(a_{t+1}) g_{t+1}, db = g, da_t = g_t conj(h_{t-1}).
 """
 
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,57 +18,44 @@ from archdsl.kernels.memory import fresh, fresh_like
 from archdsl.kernels.scan.flops import BASE, default_tile
 
 
-def recur(a: Tensor, b: Tensor, out: Tensor, start: Tensor, reverse: bool = False) -> Tensor:
+def recur(
+    a: Tensor, b: Tensor, out: Tensor, before: Tensor, reverse: bool = False
+) -> Iterator[slice]:
     """Fill `out` [B, T, D] with h_t = a_t h_{t-1} + b_t (from the last token if `reverse`).
 
-    `start` [B, D]; returns the state after the last token visited.
+    `before` [B, T, D] is h_{t-1} at every token: the memory of `out` one token earlier, so that only
+    the first token visited finds there what was written before. Yields the tokens that are done.
     """
     length = b.shape[1]
     size = default_tile(length, b.shape[2], b.shape[0])
     begins = range(0, length, size)
     for begin in reversed(begins) if reverse else begins:
         tile = slice(begin, begin + size)
-        start = _solve(a[:, tile], b[:, tile], out[:, tile], start, reverse)
-    return start
+        _solve(a[:, tile], b[:, tile], out[:, tile], before[:, tile], reverse)
+        yield tile
 
 
-def _solve(a: Tensor, b: Tensor, out: Tensor, start: Tensor, reverse: bool) -> Tensor:
-    """Fill `out` for one tile; returns the last state visited, a view of `out`."""
+def _solve(a: Tensor, b: Tensor, out: Tensor, before: Tensor, reverse: bool) -> None:
+    """Fill `out` for one tile: all tokens in pairs, then the first of each pair, and an odd one."""
     length = b.shape[1]
     if length <= BASE:
-        return _sweep(a, b, out, start, reverse)
-    spare = length % 2
-    early, late = slice(0, length - spare, 2), slice(1, length, 2)
-    if reverse:
-        early, late = slice(spare + 1, length, 2), slice(spare, length, 2)
-    decay = a[:, late] * a[:, early]
-    write = torch.addcmul(b[:, late], a[:, late], b[:, early])
-    solved = out[:, late]
-    state = _solve(decay, write, solved, start, reverse)
-    _between(a[:, early], b[:, early], out[:, early], solved, start, reverse)
-    if not spare:
-        return state
-    rest = 0 if reverse else -1
-    return torch.addcmul(b[:, rest], a[:, rest], state, out=out[:, rest])
+        _sweep(a, b, out, before, reverse)
+        return
+    odd = length % 2
+    first = (1 - odd) if reverse else 0
+    late, early = slice(1 - first, length, 2), slice(first, length, 2)
+    paired = slice(2 - first, length, 2) if reverse else slice(0, length - 1, 2)
+    decay = a[:, late] * a[:, paired]
+    write = torch.addcmul(b[:, late], a[:, late], b[:, paired])
+    _solve(decay, write, out[:, late], before[:, paired], reverse)
+    torch.addcmul(b[:, early], a[:, early], before[:, early], out=out[:, early])
 
 
-def _between(
-    a: Tensor, b: Tensor, out: Tensor, solved: Tensor, start: Tensor, reverse: bool
-) -> None:
-    """The tokens left out by a halving, each from the solved token visited before it."""
-    first, others, before = (-1, slice(0, -1), slice(1, None))
-    if not reverse:
-        first, others, before = (0, slice(1, None), slice(0, -1))
-    torch.addcmul(b[:, first], a[:, first], start, out=out[:, first])
-    torch.addcmul(b[:, others], a[:, others], solved[:, before], out=out[:, others])
-
-
-def _sweep(a: Tensor, b: Tensor, out: Tensor, state: Tensor, reverse: bool) -> Tensor:
+def _sweep(a: Tensor, b: Tensor, out: Tensor, before: Tensor, reverse: bool) -> None:
     """One token after the other."""
-    order = range(b.shape[1])
-    for token in reversed(order) if reverse else order:
-        state = torch.addcmul(b[:, token], a[:, token], state, out=out[:, token])
-    return state
+    steps = list(zip(a.unbind(1), b.unbind(1), before.unbind(1), out.unbind(1), strict=True))
+    for decay, write, state, target in reversed(steps) if reverse else steps:
+        torch.addcmul(write, decay, state, out=target)
 
 
 @torch.library.custom_op("archdsl::scan", mutates_args=())
@@ -81,7 +69,12 @@ def scan_op(a: Tensor, b: Tensor, start: Tensor, fused: bool = False) -> tuple[T
         found = gpu.forward(a, b, start)
         return found[0], found[1]
     out = fresh(b.new_empty(b.shape))
-    return out, recur(a, b, out, start).clone()
+    if not out.shape[1]:
+        return out, start.clone()
+    torch.addcmul(b[:, 0], a[:, 0], start, out=out[:, 0])
+    for _ in recur(a[:, 1:], b[:, 1:], out[:, 1:], out[:, :-1]):
+        pass
+    return out, out[:, -1].clone()
 
 
 @scan_op.register_fake
@@ -103,10 +96,10 @@ def scan_backward_op(
     if not out.shape[1]:
         return flow, torch.empty_like(flow), d_final.clone()
     torch.add(d_out[:, -1], d_final, out=flow[:, -1])
-    if out.shape[1] > 1:
-        recur(factor[:, 1:], d_out[:, :-1], flow[:, :-1], flow[:, -1], reverse=True)
-    d_a = fresh_like(flow)
-    torch.mul(flow[:, 1:], out[:, :-1].conj(), out=d_a[:, 1:])
+    d_a, kept = fresh_like(flow), out.conj()
+    gates, arriving = factor[:, 1:], d_out[:, :-1]
+    for done in recur(gates, arriving, flow[:, :-1], flow[:, 1:], reverse=True):
+        torch.mul(flow[:, 1:][:, done], kept[:, :-1][:, done], out=d_a[:, 1:][:, done])
     torch.mul(flow[:, 0], start.conj(), out=d_a[:, 0])
     return d_a, flow, flow[:, 0] * factor[:, 0]
 
