@@ -148,7 +148,6 @@ def test_a_trial_that_takes_too_long_is_told_its_own_limit(tmp_path):
             study._in_time(slow, {"do": "train"})
 
 
-
 def test_training_that_is_done_again_has_its_time_again(tmp_path):
     """As where another machine takes a trial over, and its checkpoint is on the disk of the first."""
     with ExitStack() as open_things:
@@ -160,7 +159,10 @@ def test_training_that_is_done_again_has_its_time_again(tmp_path):
         study.trials.mkdir()
         (study.trials / "0003-recall.checkpoint").touch()
         assert study._spent(record, {"do": "train"}) == 45
-        assert study._spent(record, {"do": "keep"}) == 5, "what is trained is not lost for its saving"
+        assert study._spent(record, {"do": "keep"}) == 5, (
+            "what is trained is not lost for its saving"
+        )
+
 
 def test_when_everything_fails_there_is_a_report_and_no_best(tmp_path):
     trouble = dict.fromkeys(("gru", "linear", "rnn"), "error")
