@@ -20,7 +20,6 @@ SPECS = sorted([*ROOT.glob("specs/**/*.arch"), *ROOT.glob("archdsl/**/*.arch")])
 
 thorough = settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.function_scoped_fixture,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fuzz_syntax
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -17,13 +17,11 @@ def test_no_text_ends_in_anything_but_a_tree_or_diagnostics(seed: int) -> None:
     assert tally.slowest < fuzz_syntax.SLOWEST, tally.slowest_text[:200]
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text(text: str) -> None:
     assert all(found.span for found in fuzz_syntax.try_text(text))
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_as_a_value(text: str) -> None:
     assert all(found.span for found in fuzz_syntax.try_text(f"let x = {text}"))

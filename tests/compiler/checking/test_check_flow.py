@@ -79,7 +79,7 @@ def builds(arch: Arch) -> bool:
     return arch.graph.output.type.kind == "features"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(models)
 def test_whatever_checks_runs(text: str) -> None:
     found = [d for d in check_text(text) if d.severity.value == "error"]

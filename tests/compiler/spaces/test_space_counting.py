@@ -64,7 +64,7 @@ def space_text(body: str) -> str:
 spaces = st.recursive(leaves, layers, max_leaves=5).map(space_text)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(spaces)
 def test_count_is_the_number_of_enumerated_architectures(text: str) -> None:
     space = loads(text)
@@ -75,7 +75,7 @@ def test_count_is_the_number_of_enumerated_architectures(text: str) -> None:
     assert {path for each in found for path, _ in each} == {site.path for site in space.sites()}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(spaces)
 def test_draws_reach_everything_and_nothing_else(text: str) -> None:
     space = loads(text)

@@ -26,7 +26,7 @@ def reopened(arch: Arch) -> Arch:
     return space.sample(0)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(spaces)
 def test_closed_texts_are_the_same_architecture(text: str) -> None:
     arch = loads(text).draw(0)
