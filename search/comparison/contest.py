@@ -147,13 +147,15 @@ class DataSet:
         return bool(found == about)
 
     def add(self, trials: Sequence[Trial]) -> None:
-        """Keep one run."""
+        """Keep one run, or what is new of it, behind the last whole line of the file."""
+        if not trials:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
-        torn = not new and not self.path.read_bytes().endswith(b"\n")
-        with self.path.open("a", encoding="utf-8") as file:
-            lines = ([json.dumps(self.about)] if new else []) + [_line(each) for each in trials]
-            file.write("\n" * torn + "\n".join(lines) + "\n")
+        known = self.path.read_bytes() if self.path.exists() else b""
+        lines = ([] if known else [json.dumps(self.about)]) + [_line(each) for each in trials]
+        with self.path.open("ab") as file:
+            file.truncate(known.rfind(b"\n") + 1)
+            file.write(("\n".join(lines) + "\n").encode())
         self.trials.extend(trials)
 
     def runs(self) -> dict[tuple[str, int], list[Trial]]:

@@ -91,6 +91,8 @@ def _with_driver(url: str) -> URL:
         raise _malformed(scheme) from None
     if full.get_backend_name() not in {*LOCKS, "sqlite"}:
         raise _unsupported(scheme)
+    if full.get_backend_name() == "sqlite" and full.database in (None, "", ":memory:"):
+        raise _malformed(scheme)  # a study in memory would end with its process
     return full
 
 

@@ -157,6 +157,8 @@ def _reachable(path: Path) -> None:
             pass
     except OSError as error:
         raise unwritable(path, error) from None
+    if not path.is_file():  # a device takes all and keeps nothing
+        raise _foreign(path)
 
 
 def _whole_size(file: RawIOBase, size: int) -> int:
@@ -209,5 +211,5 @@ def _damaged(path: Path, line: int) -> ArchError:
     return user_error(
         "damaged-study",
         f"`{path}` cannot be read at line {line}, and there are sound lines behind it",
-        "restore the file from a copy, or begin anew with `--study NAME`",
+        "restore the file from a copy, or move it away to begin anew",
     )

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,10 @@ def test_the_data_set_can_be_loaded_by_anyone(tmp_path):
     assert again.fits
     assert again.trials == data.trials
     assert not DataSet(tmp_path / "trials.jsonl", {"space": "another"}).fits
+    again.add([])
+    again.add([replace(data.trials[0], seed=99)])
+    _, *more = map(json.loads, (tmp_path / "trials.jsonl").read_text().splitlines())
+    assert [*lines, {**lines[0], "seed": 99}] == more, "the torn line is gone, and no other"
 
 
 def test_a_run_depends_on_its_seed_alone(tmp_path):

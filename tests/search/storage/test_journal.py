@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from pathlib import Path
 
 import optuna
 import pytest
@@ -82,6 +83,12 @@ def test_a_file_that_is_no_study_is_left_alone(path):
         study(path)
     assert diagnostic(caught).id == "not-a-study"
     assert path.read_text() == "my precious notes\n"
+
+
+def test_a_device_keeps_no_study():
+    with pytest.raises(ArchError) as caught:
+        study(Path("/dev/null"))
+    assert diagnostic(caught).id == "not-a-study"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -201,7 +201,14 @@ def test_storages_nobody_knows_are_refused_in_words(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "storage", ["postgresql:/host/studies", "postgresql://host:port/studies", "sqlite:study.db"]
+    "storage",
+    [
+        "postgresql:/host/studies",
+        "postgresql://host:port/studies",
+        "sqlite:study.db",
+        "sqlite://",
+        "sqlite:///:memory:",
+    ],
 )
 def test_an_address_that_is_none_is_no_file_either(tmp_path, storage):
     with pytest.raises(ArchError) as caught:
