@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from archdsl.search.metrics.base import TrainingFree
 from archdsl.search.samplers.base import OptunaSampler
 from archdsl.search.seeds import seed_of
 from archdsl.search.space.protocols import Arch, Space
+from archdsl.search.storage.journal import unwritable
 from archdsl.search.storage.records import ARCH, Proposal, Record
 from archdsl.search.study.proposals import Proposer
 
@@ -128,34 +131,41 @@ class DataSet:
         about: what all trials have in common.
 
     A file about something else is left alone.
+
+    Raises:
+        ArchError: the file cannot be read.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self.path, self.about = path, dict(about)
-        self.trials: list[Trial] = []
-        if path.exists():
-            self._read()
-
-    @property
-    def fits(self) -> bool:
+        head, *lines = self._content().split(b"\n")
+        self.fits = not (head or lines) or _loaded(head) == json.loads(json.dumps(self.about))
         """Whether the file, if there is one, is about the same."""
-        if not self.path.exists():
-            return True
-        with self.path.open(encoding="utf-8") as file:
-            found = _loaded(file.readline())
-        about: dict[str, Any] = json.loads(json.dumps(self.about))
-        return bool(found == about)
+        self.trials = _trials(lines[:-1]) if self.fits else []
+
+    def _content(self) -> bytes:
+        try:
+            return self.path.read_bytes() if self.path.exists() else b""
+        except OSError as error:
+            raise unwritable(self.path, error) from None
 
     def add(self, trials: Sequence[Trial]) -> None:
-        """Keep one run, or what is new of it, behind the last whole line of the file."""
+        """Keep one run, or what is new of it, behind the last whole line of the file.
+
+        Raises:
+            ArchError: the file cannot be written.
+        """
         if not trials:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        known = self.path.read_bytes() if self.path.exists() else b""
-        lines = ([] if known else [json.dumps(self.about)]) + [_line(each) for each in trials]
-        with self.path.open("ab") as file:
-            file.truncate(known.rfind(b"\n") + 1)
-            file.write(("\n".join(lines) + "\n").encode())
+        whole = self._content().rfind(b"\n") + 1
+        lines = ([] if whole else [json.dumps(self.about)]) + [_line(each) for each in trials]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.truncate(whole)
+                file.write(("\n".join(lines) + "\n").encode())
+        except OSError as error:
+            raise unwritable(self.path, error) from None
         self.trials.extend(trials)
 
     def runs(self) -> dict[tuple[str, int], list[Trial]]:
@@ -169,25 +179,33 @@ class DataSet:
         """What is known, by hash."""
         return {each.hash: each.value for each in self.trials}
 
-    def _read(self) -> None:
-        with self.path.open(encoding="utf-8") as file:
-            next(file, None)
-            found = [_loaded(line) for line in file]
-        seen: dict[tuple[str, int, int], Trial] = {}
-        for each in found:
-            if each is not None:  # a torn last line is a run that is made again
-                trial = Trial(**each)
-                seen.setdefault((trial.sampler, trial.seed, trial.number), trial)
-        self.trials = list(seen.values())
+
+def _trials(lines: Sequence[bytes]) -> list[Trial]:
+    """The trials of those lines that hold one; where one is torn or damaged, its run is made again."""
+    seen: dict[tuple[str, int, int], Trial] = {}
+    for line in lines:
+        if (trial := _trial_of(line)) is not None:
+            seen.setdefault((trial.sampler, trial.seed, trial.number), trial)
+    return list(seen.values())
+
+
+_TRIAL = TypeAdapter(Trial)
+
+
+def _trial_of(line: bytes) -> Trial | None:
+    try:
+        return _TRIAL.validate_json(line, strict=True)
+    except ValidationError:
+        return None
 
 
 def _line(trial: Trial) -> str:
     return json.dumps(vars(trial), separators=(",", ":"), ensure_ascii=False)
 
 
-def _loaded(line: str) -> dict[str, Any] | None:
+def _loaded(line: bytes) -> object:
+    """What a line says; ``None`` for one that is no JSON."""
     try:
-        found: dict[str, Any] = json.loads(line)
+        return json.loads(line)
     except ValueError:
         return None
-    return found

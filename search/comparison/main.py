@@ -159,13 +159,18 @@ def _run_missing(
     done = data.runs()
     size = counted(space)
     enough = min(trials, size) if size is not None else trials
-    left = [(e, seed) for e, seed in plan if len(done.get((e.label, seed), ())) < enough]
+    left = [(e, seed) for e, seed in plan if not _has(done.get((e.label, seed), ()), enough)]
     tasks = [(space, entrant, seed, trials, metric) for entrant, seed in left]
     for number, found in enumerate(_results(tasks, data.values(), jobs), start=1):
         known = {trial.number for trial in done.get((found[0].sampler, found[0].seed), ())}
         data.add([trial for trial in found if trial.number not in known])
         if watch is not None:
             watch(number, len(left), left[number - 1][0])
+
+
+def _has(found: Sequence[Trial], trials: int) -> bool:
+    """Whether a run has its first ``trials`` trials, each of them."""
+    return {trial.number for trial in found}.issuperset(range(trials))
 
 
 _judge: Yardstick | None = None

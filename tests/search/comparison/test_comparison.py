@@ -127,6 +127,52 @@ def test_what_cannot_be_compared_is_refused_in_words(tmp_path, score, id):
     assert [diagnostic.id for diagnostic in caught.value.diagnostics] == [id]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"[1, 2]",
+        b"17",
+        b"\xff\xfe\0",
+        b'{"a": 1}',
+        b'{"sampler":"random","seed":0,"number":0,"hash":"","value":"x","choices":{},'
+        b'"assignment":{},"params":1}',
+    ],
+)
+def test_a_run_with_a_damaged_line_is_made_again(tmp_path, damage):
+    spec, path = tmp_path / "small.arch", tmp_path / "trials.jsonl"
+    spec.write_text(SPEC)
+    given = {"seeds": 2, "score": "flops", "out": tmp_path}
+    before = compare(spec, [], trials=2, **given)
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = {line for line in lines if line != lines[1]}
+    path.write_bytes(b"".join([lines[0], damage + b"\n", *lines[2:]]))
+    assert compare(spec, [], trials=1, **given).rows[0].finals
+    assert {*path.read_bytes().splitlines(keepends=True), damage + b"\n"} >= {lines[1], *kept}
+    after = compare(spec, [], trials=2, **given)
+    assert [row.finals for row in after.rows] == [row.finals for row in before.rows]
+
+
+@pytest.mark.parametrize("foreign", [b'{"a": 1}\n{"b": 2}\n', b"\xff\xfe\0\n", b"notes\n"])
+def test_a_file_about_something_else_is_left_alone(tmp_path, foreign):
+    spec, path = tmp_path / "small.arch", tmp_path / "trials.jsonl"
+    spec.write_text(SPEC)
+    path.write_bytes(foreign)
+    with pytest.raises(ArchError, match="another space or score"):
+        compare(spec, [], seeds=1, trials=1, score="flops", out=tmp_path)
+    assert path.read_bytes() == foreign
+
+
+def test_a_data_set_that_cannot_be_written_is_said_in_words(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ArchError, match="is a directory"):
+        DataSet(tmp_path / "folder", ABOUT)
+    with pytest.raises(ArchError, match="cannot be written: file exists"):
+        DataSet(tmp_path / "file" / "trials.jsonl", ABOUT).add(
+            [Trial("any", 0, 0, "", 0.0, {}, {}, 0)]
+        )
+
+
 # --- statistics -----------------------------------------------------------------------------------
 
 
