@@ -83,15 +83,17 @@ class Store:
         A study goes on with an edited spec: its ``text_hash`` alone may change.
 
         Raises:
-            ArchError: the study is one of other objectives, another seed or other data.
+            ArchError: the study is one of other objectives, another seed or other data, or no search's.
         """
+        ways = [StudyDirection[way.upper()] for way in directions]
         with self.exclusive():
             try:
                 self.id = self.storage.get_study_id_from_name(self.name)
             except KeyError:
-                ways = [StudyDirection[way.upper()] for way in directions]
                 self.id = self.storage.create_new_study(ways, self.name)
             known = self.storage.get_study_user_attrs(self.id).get(SIGNATURE)
+            if known is None and not self._is_new(ways):
+                raise _foreign(self.name)
             if known is not None and _fixed(known) != _fixed(signature):
                 raise _changed(self.name, known, signature)
             if known is not None and known != dict(signature):
@@ -100,6 +102,11 @@ class Store:
             if known != dict(signature):
                 self.storage.set_study_user_attr(self.id, SIGNATURE, dict(signature))
         self.guard.join(self.storage, self.id)
+
+    def _is_new(self, ways: Sequence[StudyDirection]) -> bool:
+        """Whether the study is as one is founded: a process may have died before it signed it."""
+        same = list(self.storage.get_study_directions(self.id)) == list(ways)
+        return same and not self.storage.get_n_trials(self.id)
 
     @property
     def first_edition(self) -> str | None:
@@ -279,6 +286,15 @@ def _record(trial: FrozenTrial) -> Record:
 def _fixed(signature: Mapping[str, Any]) -> dict[str, Any]:
     """What may not change as long as a study lives."""
     return {key: value for key, value in signature.items() if key != "text_hash"}
+
+
+def _foreign(name: str) -> ArchError:
+    return user_error(
+        "not-a-study",
+        f"the study `{name}` of this storage was not begun by archdsl",
+        "begin a study of your own beside it with `--study NAME`",
+        "its trials are untouched",
+    )
 
 
 def _changed(name: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> ArchError:

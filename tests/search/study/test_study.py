@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
 
+import optuna
 import pytest
 from fakes import SEARCH, FakeSpace
 from runs import EVERYONE, OBJECTIVES, facts, records_of, request, run, space_of, start
@@ -190,6 +191,19 @@ def test_another_seed_is_another_study(tmp_path):
     assert "--study" in diagnostic.help
     assert (tmp_path / "study.journal").read_bytes() == before
     assert len(run(tmp_path, trials=1, seed=5, study="new").records) == 1
+
+
+@pytest.mark.parametrize(("direction", "trials"), [("maximize", 1), ("minimize", 0)])
+def test_a_study_of_another_program_is_left_alone(tmp_path, direction, trials):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    other = optuna.create_study(storage=storage, study_name="fake", direction=direction)
+    for _ in range(trials):
+        other.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(ArchError, match="not begun by archdsl") as caught:
+        run(tmp_path, storage=storage)
+    assert caught.value.diagnostics[0].id == "not-a-study"
+    assert other.user_attrs == {}
+    assert len(other.trials) == trials
 
 
 def test_storages_nobody_knows_are_refused_in_words(tmp_path):
