@@ -26,6 +26,9 @@ SAMPLE = "sample"
 OUTCOME = "outcome"
 """Keys of a trial's user attributes; a rung's is :func:`rung_key`."""
 
+EDITED = "edited"
+"""Why a trial ended that was running when an edit took its architecture out of the space."""
+
 
 def rung_key(rung: int) -> str:
     """The attribute that holds a rung's result."""

@@ -20,7 +20,7 @@ from archdsl.search.space.distributions import distribution
 from archdsl.search.space.objectives import hard_constraints, keeps_soft
 from archdsl.search.space.protocols import Arch, Site, Space
 from archdsl.search.space.sites import counted, every, fitting, located, value
-from archdsl.search.storage.records import ARCH, CONSTRAINTS, Record
+from archdsl.search.storage.records import ARCH, CONSTRAINTS, EDITED, Record
 from archdsl.search.study.proposals import WALKED
 
 SWEEPS = 4
@@ -137,7 +137,12 @@ class Edition:
         return [placed for record in records if (placed := self.placed(record)) is not None]
 
     def placed(self, record: Record) -> Record | None:
-        """One trial in the words of the space; ``None`` where it does not lie in it."""
+        """One trial in the words of the space; ``None`` where it does not lie in it.
+
+        What an edit ended without a result is tried anew where it lies in the space again.
+        """
+        if record.reason == EDITED:
+            return None
         if record.arch.get("space", self.first) == self.space.text_hash:
             return record
         if record.number not in self._places:

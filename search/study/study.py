@@ -38,6 +38,7 @@ from archdsl.search.storage.records import (
     ARCH,
     CONSTRAINTS,
     COSTS,
+    EDITED,
     MEASURED,
     SAMPLE,
     SCORES,
@@ -179,7 +180,7 @@ class Study:
             for record in self.store.abandoned(found):
                 self.store.take_over(record)
                 what = "the spec was edited, and has this architecture no more"
-                self.store.finish(record, "pruned", None, "edited", what)
+                self.store.finish(record, "pruned", None, EDITED, what)
             numbers = [record.number for record in found]
             self.store.mark(OUTSIDE, numbers)
         return numbers

@@ -15,6 +15,7 @@ from archdsl.search import run as search
 from archdsl.search.storage.records import Proposal
 from archdsl.search.storage.store import open_store
 from archdsl.search.study.placing import enqueued, found
+from archdsl.search.study.study import key_of
 
 SECTION = {**EVERYONE, "rungs": (2,)}
 
@@ -130,6 +131,25 @@ def test_what_was_not_trained_is_scored_again_where_another_score_decides(tmp_pa
     after = run(tmp_path, space_of(trials=5, section=synflow, text_hash="edited"))
     assert "synflow" in after.records[parked.number].attributes[SCORES]["values"]
     assert (tmp_path / "report.html").exists()
+
+
+def test_what_an_edit_ended_is_tried_anew_when_the_edit_is_taken_back(tmp_path):
+    space, halfway = space_of(trials=1, section=SECTION), {"outcome", "owner", "rung:0"}
+    (first,) = run(tmp_path, space).records
+    store = open_store(None, "fake", tmp_path)
+    store.id = store.storage.get_study_id_from_name("fake")
+    begun = {key: each for key, each in first.attributes.items() if key not in halfway}
+    other = next(a for a in map(space.sample, range(99)) if a.cost.params != first.costs["params"])
+    about = {**first.arch, "key": key_of(other), "hash": other.hash, "text": other.text}
+    about |= {"assignment": other.assignment, "choices": other.choices}
+    store.create(Proposal(other, first.params, first.distributions, {**begun, "arch": about}))
+    store.close()
+    without = tuple(width for width in ("4", "8", "12", "16") if width != str(other.width))
+    run(tmp_path, space_of(trials=1, section=SECTION, text_hash="edited", widths=without))
+    after = run(tmp_path, space_of(trials=20, section=SECTION))
+    (again,) = (record for record in after.records if record.key == key_of(other))
+    assert again.number > 1
+    assert again.state == "complete"
 
 
 def test_the_best_of_an_edited_space_has_a_checkpoint(tmp_path):
