@@ -208,8 +208,15 @@ def _foreign(path: Path) -> ArchError:
 
 
 def _damaged(path: Path, line: int) -> ArchError:
+    return damaged(
+        path, f"`{path}` cannot be read at line {line}, and there are sound lines behind it"
+    )
+
+
+def damaged(path: Path, what: str = "") -> ArchError:
+    """What to tell the user of a study file that cannot be read; by default, of lines that do not agree."""
     return user_error(
         "damaged-study",
-        f"`{path}` cannot be read at line {line}, and there are sound lines behind it",
+        what or f"`{path}` cannot be read: its lines are whole, and do not make a study together",
         "restore the file from a copy, or move it away to begin anew",
     )

@@ -22,7 +22,7 @@ from archdsl.diagnostics import ArchError
 from archdsl.search.errors import user_error
 from archdsl.search.storage.databases import is_database, open_database
 from archdsl.search.storage.guards import LEASE, FileGuard, Guard
-from archdsl.search.storage.journal import Journal, unwritable
+from archdsl.search.storage.journal import Journal, damaged, unwritable
 from archdsl.search.storage.records import OUTCOME, OWNER, Owner, Record, State
 
 if TYPE_CHECKING:
@@ -266,7 +266,15 @@ def open_store(storage: str | None, name: str, folder: Path, lease: float = LEAS
         raise unwritable(place, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
     guard = FileGuard(place.parent / LOCKS)
     journal = Journal(place)
-    return Store(JournalStorage(journal), name, guard, journal.together)
+    return Store(_replayed(journal), name, guard, journal.together)
+
+
+def _replayed(journal: Journal) -> JournalStorage:
+    """The storage of a journal, whose operations Optuna carries out without looking whether they can be."""
+    try:
+        return JournalStorage(journal)
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
+        raise damaged(journal.path) from None
 
 
 def _record(trial: FrozenTrial) -> Record:

@@ -206,6 +206,18 @@ def test_a_study_of_another_program_is_left_alone(tmp_path, direction, trials):
     assert len(other.trials) == trials
 
 
+@pytest.mark.parametrize("line", ['{"op_code": 99, "worker_id": "a"}', '{"op_code": 4}'])
+def test_a_study_whose_lines_do_not_agree_is_left_alone(tmp_path, line):
+    run(tmp_path, trials=1)
+    journal = tmp_path / "study.journal"
+    journal.write_text(f"{journal.read_text()}{line}\n")
+    before = journal.read_bytes()
+    with pytest.raises(ArchError, match="do not make a study together") as caught:
+        run(tmp_path, trials=1)
+    assert caught.value.diagnostics[0].id == "damaged-study"
+    assert journal.read_bytes() == before
+
+
 def test_storages_nobody_knows_are_refused_in_words(tmp_path):
     with pytest.raises(ArchError, match="redis") as caught:
         run(tmp_path, storage="redis://localhost/studies")
