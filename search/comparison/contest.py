@@ -139,8 +139,10 @@ class DataSet:
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self.path, self.about = path, dict(about)
         head, *lines = self._content().split(b"\n")
-        self.fits = not (head or lines) or _loaded(head) == json.loads(json.dumps(self.about))
-        """Whether the file, if there is one, is about the same."""
+        own = json.dumps(self.about)
+        begun = not lines and own.encode().startswith(head)
+        self.fits = begun or _loaded(head) == json.loads(own)
+        """Whether the file, if there is more of it than a first line cut off, is about the same."""
         self.trials = _trials(lines[:-1]) if self.fits else []
 
     def _content(self) -> bytes:

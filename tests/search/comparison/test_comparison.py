@@ -162,6 +162,17 @@ def test_a_file_about_something_else_is_left_alone(tmp_path, foreign):
     assert path.read_bytes() == foreign
 
 
+@pytest.mark.parametrize("begun", [b"", b'{"spa', b'{"space": "fake"}'])
+def test_a_file_that_ends_in_its_first_line_is_begun_anew(tmp_path, begun):
+    path = tmp_path / "trials.jsonl"
+    path.write_bytes(begun)
+    trial = Trial("any", 0, 0, "", 0.0, {}, {}, 0)
+    DataSet(path, ABOUT).add([trial])
+    again = DataSet(path, ABOUT)
+    assert again.fits
+    assert again.trials == [trial]
+
+
 def test_a_data_set_that_cannot_be_written_is_said_in_words(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
