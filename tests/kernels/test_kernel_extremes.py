@@ -163,6 +163,31 @@ def test_gradcheck_of_the_scan_real_and_complex() -> None:
         assert torch.autograd.gradcheck(lambda a, b, s: scan(a, b, initial_state=s), inputs)
 
 
+def scan_loop(a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """h_t = a_t h_{t-1} + b_t, a token at a time."""
+    states = []
+    for decay_, write in zip(a.unbind(1), b.unbind(1), strict=True):
+        state = decay_ * state + write
+        states.append(state)
+    return torch.stack(states, 1), state
+
+
+@pytest.mark.parametrize("tile", [1, 40, 300])
+@pytest.mark.parametrize("length", [1, 2, 17, 33, 100, 257])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_a_scan_of_many_tiles(
+    monkeypatch: pytest.MonkeyPatch, tile: int, length: int, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr("archdsl.kernels.scan.flops.TILE", tile)
+    a, b = (0.7 * torch.randn(2, length, 3, dtype=dtype) for _ in "ab")
+    inputs = [x.requires_grad_() for x in (a, b, torch.randn(2, 3, dtype=dtype))]
+    found, expected = scan(a, b, initial_state=inputs[2]), scan_loop(*inputs)
+    weights = [torch.randn_like(x) for x in expected]
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    ours, theirs = (torch.autograd.grad(x, inputs, weights) for x in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
 def test_bfloat16_values_keep_their_dtype_and_states_are_float32() -> None:
     x = {name: value.bfloat16() for name, value in make(40).items()}
     out, state = decay(x["q"], x["k"], x["v"], x["g"])
