@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
@@ -92,8 +93,8 @@ class View:
         self.left = pace.left(records)
 
 
-class Terminal:
-    """A live display of a few lines.
+class _Display:
+    """What every display keeps: where it writes, what it shows, and the time left.
 
     Args:
         console: of rich.
@@ -109,8 +110,17 @@ class Terminal:
         self.console = console
         self.view, self.pace = View(objectives, course.trials), Pace(course, records)
         self.view.update(records, self.pace)
-        self.live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
-        self._steps: int | None = None
+
+
+class Terminal(_Display):
+    """A live display of a few lines; its arguments are those of every display."""
+
+    _steps: int | None = None
+
+    @cached_property
+    def live(self) -> Live:
+        """What rich draws again four times a second."""
+        return Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         self.live.__enter__()
@@ -160,23 +170,8 @@ class Terminal:
         return Group(*lines)
 
 
-class Lines:
-    """A line for each trial that ends, for logs and pipes.
-
-    Args:
-        console: of rich.
-        objectives: of the study.
-        course: how many trials there shall be, and of which stages.
-        records: trials there are already.
-    """
-
-    def __init__(
-        self, console: Console, objectives: Sequence[Objective], course: Course,
-        records: Sequence[Record] = (),
-    ) -> None:  # fmt: skip
-        self.console = console
-        self.view, self.pace = View(objectives, course.trials), Pace(course, records)
-        self.view.update(records, self.pace)
+class Lines(_Display):
+    """A line for each trial that ends, for logs and pipes; its arguments are those of every display."""
 
     def __enter__(self) -> Self:
         return self
