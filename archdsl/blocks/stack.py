@@ -55,6 +55,7 @@ class Stack(Passing):
     With one kind every layer is of it. With several, exactly one of ``ratio``, ``cycle``, ``at`` and
     ``pattern`` orders them; an order shorter than the stack is repeated. ``place`` says where a
     ratio's later kinds stand in each period: ``last``, ``first``, or spread over the whole depth.
+    An order must fit the kinds there are, and a body without labels has none to order.
     """
 
     name: ClassVar[str] = "stack"
@@ -70,7 +71,7 @@ class Stack(Passing):
 
     def verify(self) -> None:
         """One notation at most; adapters where something is tied."""
-        given = [n for n in ("ratio", "cycle", "at", "pattern") if getattr(self, n) is not None]
+        given = self.orders
         if len(given) > 1:
             raise Invalid(
                 "two-orders",
@@ -86,17 +87,34 @@ class Stack(Passing):
                 help="name their labels: `tied = [shared]`",
             )
 
+    @property
+    def orders(self) -> list[str]:
+        """The arguments given that order layers."""
+        return [n for n in ("ratio", "cycle", "at", "pattern") if getattr(self, n) is not None]
+
     def visits(self, labels: Sequence[str | None]) -> Sequence[tuple[int, ...]]:
         """The children of each layer: the one of its kind, or all of an unlabelled body."""
         for label in self.tied if len(labels) > 1 or any(labels) else ():
             self.labelled(label, [label or "" for label in labels], "tied")
         if not any(labels):
+            self.unordered()
             return (tuple(range(len(labels))),) * self.depth
         return [(kind,) for kind in self.order([label or "" for label in labels])]
 
+    def unordered(self) -> None:
+        """Complain of an order where no kind of layer has a name."""
+        for name in self.orders:
+            raise Invalid(
+                "unlabelled-order",
+                f"`{name}` orders kinds of layer, and nothing in this stack has a label",
+                argument=name,
+                help=f"label each kind, as in `a: …  b: …`, or leave `{name}` out: "
+                "every layer is the whole body",
+            )
+
     def order(self, labels: Sequence[str]) -> list[int]:
         """The kind of each layer, as an index of ``labels``."""
-        if len(labels) == 1:
+        if len(labels) == 1 and not self.orders:
             return [0] * self.depth
         if self.ratio is not None and self.place == "even":
             return even(self.parts(labels), self.depth)
@@ -125,9 +143,10 @@ class Stack(Passing):
         """The ratio's parts, one a kind."""
         parts = self.ratio.parts if self.ratio else ()
         if len(parts) != len(labels):
+            kinds = f"{len(labels)} kind{'s' * (len(labels) > 1)}"
             raise Invalid(
                 "ratio-parts",
-                f"`ratio = {self.ratio}` has {len(parts)} parts, and the stack has {len(labels)} kinds"
+                f"`ratio = {self.ratio}` has {len(parts)} parts, and the stack has {kinds}"
                 f" of layer ({', '.join(labels)})",
                 argument="ratio",
                 help="give the ratio one part a kind, in the order of the body",
